@@ -1,0 +1,151 @@
+"""The values that stages hand to each other. Arrays are never modified in place.
+
+Axes: T time bins (or frames), R detector rows, C detector columns, B spectral bins of one instrument.
+Units: time in hours, integration in seconds, wavelength in micrometres, signal in electrons per CDS pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectramind.instruments import Instrument
+
+Floats = NDArray[np.float64]
+
+
+class Quality(IntFlag):
+    """Bits of the quality array of a light curve."""
+
+    GOOD = 0
+    REPAIRED_PIXEL = 1
+    """a dead or hot pixel under the extraction aperture was filled in from its neighbours"""
+    OUTLIER_REMOVED = 2
+    """a cosmic ray or another outlier in time was replaced inside this bin"""
+    SATURATED = 4
+    """a sample reached the upper end of the analog-to-digital converter"""
+    FEW_SAMPLES = 8
+    """fewer CDS pairs than a full time bin"""
+    UNUSABLE = 128
+    """no valid sample: flux is NaN and variance infinite"""
+
+
+@dataclass(frozen=True)
+class Star:
+    """One row of the star table: radius and mass in solar units, temperature in kelvin, planet mass in Jupiter masses as
+    delivered, period in days, semi-major axis in stellar radii, inclination in degrees."""
+
+    planet_id: str
+    Rs: float
+    Ms: float
+    Ts: float
+    Mp: float
+    e: float
+    P: float
+    sma: float
+    i: float
+
+
+@dataclass(frozen=True)
+class Adc:
+    """electrons = counts / gain + offset."""
+
+    gain: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """`time_h` (frames,) start of each read in hours; `integration_s` (frames,) its integration time in seconds."""
+
+    time_h: Floats
+    integration_s: Floats
+
+
+@dataclass(frozen=True)
+class CalibrationFrames:
+    """Reference frames of one detector: `dark` (R, C) electrons per second, `dead` (R, C) bool, `flat` (R, C),
+    `linear_corr` (6, R, C) ascending powers, `read` (R, C) electrons per read."""
+
+    dark: Floats
+    dead: NDArray[np.bool_]
+    flat: Floats
+    linear_corr: Floats
+    read: Floats
+
+
+@dataclass(frozen=True)
+class RawExposure:
+    """One instrument's frames of one visit: `counts` (frames, R, C) uint16 as read, with all that is needed to calibrate.
+
+    `wavelength_um` (B,) is ascending.
+    """
+
+    planet_id: str
+    visit: int
+    instrument: Instrument
+    counts: NDArray[np.uint16]
+    axis: TimeAxis
+    adc: Adc
+    frames: CalibrationFrames
+    wavelength_um: Floats
+
+
+@dataclass(frozen=True)
+class LightCurve:
+    """One instrument of one visit after calibration.
+
+    `flux`, `variance` (T, B) mean electrons per CDS pair in each time bin and the variance of that mean, `quality` (T, B)
+    bits of `Quality`, `time_h` (T,) mid-bin, `wavelength_um` (B,) ascending, `n_pairs` (T,) CDS pairs averaged,
+    `foreground` (B,) electrons per pair that were subtracted, `channels` named (T,) series such as `centroid_x` and
+    `jitter_x` in pixels (FGS1 only).
+    """
+
+    instrument: Instrument
+    flux: Floats
+    variance: Floats
+    quality: NDArray[np.uint8]
+    time_h: Floats
+    wavelength_um: Floats
+    n_pairs: NDArray[np.int64]
+    foreground: Floats
+    channels: Mapping[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """What one step of the kill-chain did: statistics of the frames that went in and came out (electrons)."""
+
+    step: str
+    mean_in: float
+    mean_out: float
+    std_in: float
+    std_out: float
+    changed_fraction: float
+
+
+@dataclass(frozen=True)
+class CalibratedVisit:
+    """Both instruments of one visit, with the steps' statistics and one row of summary numbers per instrument."""
+
+    planet_id: str
+    visit: int
+    curves: Mapping[str, LightCurve]
+    steps: Mapping[str, tuple[StepStatistics, ...]]
+    summary: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Predicted transit depths (Rp/Rs)^2: `mean`, `sigma` (planets, 283), `covariance` (planets, 283, 283) or None,
+    `flags` one tuple of words per planet, empty where nothing is unusual."""
+
+    planet_ids: tuple[str, ...]
+    mean: Floats
+    sigma: Floats
+    covariance: Floats | None = None
+    flags: tuple[tuple[str, ...], ...] = ()
