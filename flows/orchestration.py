@@ -1,0 +1,39 @@
+"""How Prefect runs here: its home inside the store, quiet terminal, no telemetry.
+
+Prefect reads its settings once, when it is imported; `configure` therefore comes before any import of a flow.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flows.store_layout import StoreLayout
+
+TELEMETRY_OFF = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+QUIET_SERVER = {
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def prefect_environment(store: Path) -> dict[str, str]:
+    """Environment of a Prefect process whose runs and results live in `store`."""
+    return {**TELEMETRY_OFF, **QUIET_SERVER, "PREFECT_HOME": str(StoreLayout(store).prefect_home.resolve())}
+
+
+def configure(store: Path) -> None:
+    """Prepare this process for Prefect. What the user's environment already sets stays, telemetry aside."""
+    os.environ.update(TELEMETRY_OFF)
+    for name, value in prefect_environment(store).items():
+        os.environ.setdefault(name, value)
+    StoreLayout(store).task_results.mkdir(parents=True, exist_ok=True)
+    StoreLayout(store).prefect_home.chmod(0o700)

@@ -1,0 +1,212 @@
+"""Data contracts: Great Expectations suites judged on ordinary tables. The only module that imports Great Expectations.
+
+A suite is a JSON file in `expectations/`. Each expectation's `meta` says what a failure means to this project:
+
+    on_failure   stop        the data set cannot be used: the flow ends with exit code 2
+                 quarantine  the planet of each failing row is set aside by name
+                 report      shown in the report, nothing else happens
+    meaning      one sentence: what is wrong when the expectation fails
+    cure         one sentence: what to do about it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import expectations
+from spectramind.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUITES = Path(expectations.__file__).parent
+"""The folder of the suites."""
+
+INDEX_COLUMNS = ("planet_id", "visit", "instrument")
+"""Columns that name a row, where the table has them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on one expectation. `rows` name the failing rows, `planets` their planets."""
+
+    check: str
+    column: str
+    limits: str
+    observed: str
+    success: bool
+    on_failure: str
+    rows: tuple[str, ...]
+    planets: tuple[str, ...]
+    meaning: str
+    cure: str
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """The verdict on one table."""
+
+    suite: str
+    title: str
+    n_rows: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def success(self) -> bool:
+        return all(finding.success for finding in self.findings)
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if not finding.success)
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Planet to reason, for every planet that a failed `quarantine` expectation names."""
+        reasons: dict[str, str] = {}
+        for finding in self.failures:
+            if finding.on_failure == "quarantine":
+                for planet_id in finding.planets:
+                    reasons.setdefault(planet_id, f"{finding.column} {finding.limits}: {finding.meaning}")
+        return reasons
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SuiteResult:
+        findings = tuple(
+            Finding(**{**finding, "rows": tuple(finding["rows"]), "planets": tuple(finding["planets"])})
+            for finding in document["findings"]
+        )
+        return cls(document["suite"], document["title"], document["n_rows"], findings)
+
+
+def load_suite(name: str) -> dict[str, Any]:
+    """The suite `name` as written in `expectations/<name>.json`."""
+    document: dict[str, Any] = json.loads((SUITES / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def suite_names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in SUITES.glob("*.json")))
+
+
+def validate(name: str, table: pd.DataFrame) -> SuiteResult:
+    """Judge `table` by the suite `name`.
+
+    A column that the suite needs and the table lacks fails its expectations for every row.
+    """
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    document = load_suite(name)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    suite = gx.ExpectationSuite(name=name, expectations=document["expectations"], meta=document["meta"])
+    asset = context.data_sources.add_pandas("tables").add_dataframe_asset(name)
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
+    index = [column for column in INDEX_COLUMNS if column in table.columns]
+    verdict = batch.validate(
+        suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": index}
+    ).to_json_dict()
+    order = {_identity(expectation): place for place, expectation in enumerate(document["expectations"])}
+    results = sorted(verdict["results"], key=lambda result: order[_identity(result["expectation_config"])])
+    findings = tuple(_finding(result, table, index) for result in results)
+    return SuiteResult(name, document["meta"]["title"], len(table), findings)
+
+
+def stop_on_failure(results: Iterable[SuiteResult], where: str | Path) -> None:
+    """Raise InputError for the first failed `stop` expectation."""
+    for result in results:
+        for finding in result.failures:
+            if finding.on_failure == "stop":
+                subject = ", ".join(finding.rows[:5]) or result.suite
+                raise InputError(
+                    where,
+                    f"{finding.column} {finding.limits}",
+                    f"{finding.observed} ({subject})",
+                    f"{finding.meaning} {finding.cure}",
+                )
+
+
+def _identity(expectation: Mapping[str, Any]) -> tuple[str, str]:
+    kwargs = {key: value for key, value in expectation["kwargs"].items() if key != "batch_id"}
+    numbers_as_float = {
+        key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        for key, value in kwargs.items()
+    }
+    return expectation["type"], json.dumps(numbers_as_float, sort_keys=True)
+
+
+def _finding(result: Mapping[str, Any], table: pd.DataFrame, index: Sequence[str]) -> Finding:
+    config = result["expectation_config"]
+    kwargs, meta = config["kwargs"], config["meta"]
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
+    columns += kwargs.get("column_list", [])
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        failing = [tuple(row) for row in table[list(index)].itertuples(index=False)]
+        observed = f"no column {', '.join(missing)}"
+    else:
+        failing = _failing_rows(result["result"], index)
+        observed = _observed(result["result"], table, columns)
+    return Finding(
+        check=config["type"].removeprefix("expect_").replace("_", " "),
+        column=" and ".join(columns) or "table",
+        limits=_limits(config["type"], kwargs),
+        observed=observed,
+        success=bool(result["success"]),
+        on_failure=meta["on_failure"],
+        rows=() if result["success"] else tuple(dict.fromkeys(" ".join(map(str, row)) for row in failing)),
+        planets=() if result["success"] or "planet_id" not in index else tuple(dict.fromkeys(str(r[0]) for r in failing)),
+        meaning=meta["meaning"],
+        cure=meta["cure"],
+    )
+
+
+def _failing_rows(result: Mapping[str, Any], index: Sequence[str]) -> list[tuple[Any, ...]]:
+    return [tuple(row[column] for column in index) for row in result.get("unexpected_index_list") or []]
+
+
+def _observed(result: Mapping[str, Any], table: pd.DataFrame, columns: Sequence[str]) -> str:
+    if "observed_value" in result:
+        value = result["observed_value"]
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if len(columns) == 1 and table[columns[0]].dtype.kind in "iuf" and len(table):
+        values = table[columns[0]].astype(float)
+        return f"{values.min():.4g} … {values.median():.4g} … {values.max():.4g}"
+    unexpected = result.get("unexpected_count", 0)
+    return "all as expected" if not unexpected else f"{unexpected} of {len(table)} rows differ"
+
+
+def _limits(kind: str, kwargs: Mapping[str, Any]) -> str:
+    low, high = kwargs.get("min_value"), kwargs.get("max_value")
+    unit = " rows" if "row_count" in kind else ""
+    if low is not None and high is not None:
+        above = ">" if kwargs.get("strict_min") else "≥"
+        below = "<" if kwargs.get("strict_max") else "≤"
+        text = f"{above} {low:g} and {below} {high:g}{unit}"
+    elif low is not None:
+        text = f"{'>' if kwargs.get('strict_min') else '≥'} {low:g}{unit}"
+    elif high is not None:
+        text = f"{'<' if kwargs.get('strict_max') else '≤'} {high:g}{unit}"
+    elif "value_set" in kwargs:
+        text = "in {" + ", ".join(map(str, kwargs["value_set"])) + "}"
+    elif "regex" in kwargs:
+        text = f"matches {kwargs['regex']}"
+    elif kind.endswith("not_be_null"):
+        text = "present"
+    elif kind.endswith("unique"):
+        text = "unique"
+    elif "value" in kwargs:
+        text = f"= {kwargs['value']}{unit}"
+    else:
+        text = "exists"
+    mostly = kwargs.get("mostly")
+    return f"{text} in {100 * mostly:g} % of rows" if mostly is not None else text

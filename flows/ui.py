@@ -1,0 +1,172 @@
+"""Both user interfaces on this machine: Prefect's for the runs, MLflow's for the experiments."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from flows.orchestration import TELEMETRY_OFF, prefect_environment
+from flows.store_layout import StoreLayout
+from spectramind.errors import SpectraMindError
+
+if TYPE_CHECKING:
+    from settings.tree import Settings
+
+HOST = "127.0.0.1"
+PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+START_LIMIT_S, STOP_LIMIT_S = 120.0, 15.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A web server to start: `command`, additional `environment`, the address people open and the one that tells health."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    url: str
+    health_url: str
+
+
+def serve(settings: Settings) -> None:
+    """Start both servers on the store's databases, print their links, wait for Ctrl-C or SIGTERM, stop both."""
+    from rich.console import Console
+
+    console = Console()
+    store = Path(settings.outputs.store)
+    servers = (
+        prefect_server(store, free_port(PREFECT_PORT)),
+        mlflow_server(store, free_port(MLFLOW_PORT)),
+    )
+    console.print(f"Starting the user interfaces on the runs in {store} …")
+    try:
+        with terminated_as_interrupt(), running(servers):
+            for server in servers:
+                console.print(f"  {server.name:<8}[link={server.url}]{server.url}[/link]")
+            console.print("Press Ctrl-C to stop both.")
+            signal.pause()
+    except KeyboardInterrupt:
+        console.print("Both user interfaces are stopped.")
+
+
+def prefect_server(store: Path, port: int) -> Server:
+    """Prefect's server and UI on the store's PREFECT_HOME."""
+    url = f"http://{HOST}:{port}"
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
+    environment = {**prefect_environment(store), "PREFECT_UI_API_URL": f"{url}/api", "PREFECT_API_URL": f"{url}/api"}
+    return Server("Prefect", command, environment, f"{url}/runs", f"{url}/api/health")
+
+
+def mlflow_server(store: Path, port: int) -> Server:
+    """MLflow's server and UI on the store's SQLite database."""
+    layout = StoreLayout(store)
+    url = f"http://{HOST}:{port}"
+    command = (
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", layout.mlflow_uri, "--artifacts-destination", str(layout.mlflow_artifacts.resolve())),
+    )
+    environment = {
+        **TELEMETRY_OFF,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    return Server("MLflow", command, environment, url, f"{url}/health")
+
+
+def free_port(preferred: int) -> int:
+    """`preferred` if nothing listens there, else any free port."""
+    for port in (preferred, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise SpectraMindError(f"no free port on {HOST}")
+
+
+@contextmanager
+def running(servers: Sequence[Server]) -> Iterator[None]:
+    """Start `servers`, each in a process group of its own, wait until all answer; stop the groups on the way out."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for server in servers:
+            processes.append(
+                subprocess.Popen(
+                    server.command,
+                    env={**os.environ, **server.environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            )
+        for server, process in zip(servers, processes, strict=True):
+            _wait_until_healthy(server, process)
+        yield
+    finally:
+        _stop(processes)
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the block like Ctrl-C, so that clean-up runs."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise SpectraMindError(
+                f"{server.name} did not start (exit code {process.returncode}); try: {' '.join(server.command)}"
+            )
+        try:
+            with urllib.request.urlopen(server.health_url, timeout=2):
+                return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.25)
+    raise SpectraMindError(f"{server.name} did not answer at {server.health_url} within {START_LIMIT_S:.0f} s")
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    _signal_groups(processes, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_LIMIT_S
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
+    _signal_groups(processes, signal.SIGKILL)
+    for process in processes:
+        process.wait()
+
+
+def _signal_groups(processes: Sequence[subprocess.Popen[bytes]], number: signal.Signals) -> None:
+    """Signal each server's whole group, whose leader may be gone while its workers are not."""
+    for process in processes:
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            continue
