@@ -36,7 +36,7 @@ RUN mkdir spectramind \
 COPY . .
 RUN pip install --no-build-isolation --no-deps -e . \
     && pip check \
-    && install --directory --owner spectramind /work/data /work/outputs
+    && install --directory --owner spectramind /work/data /work/mlflow /work/outputs
 
 USER spectramind
 # Runs are started from /work, where data and outputs are mounted: outputs/ is written there.
