@@ -1,0 +1,353 @@
+"""Sigma scaling: what held-out planets teach about the size of the errors.
+
+Fitted on out-of-fold predictions, each instrument by itself, in stages, each on top of those kept before:
+
+    instrument   sigma1 = T sigma                 T^2 = weighted mean of z^2, the exact optimum
+    bins         sigma2 = f_b sigma1              per-bin T, shrunk towards a curve smooth along wavelength
+    power        sigma3 = e^a sigma2^c            c by one-dimensional search, a in closed form
+
+`stage="global"` is the single temperature for both instruments. Temperature acts on the standard deviation alone, the
+mean stays. With objective "score" planet and bin weigh 1 / (L_ideal - L_ref), times the instrument's weight, so that the
+fit optimises exactly the part of the 2025 score that depends on sigma; with "nll" all weigh the same. A stage is kept
+only if it lowers the loss ln(sigma) + z^2 / 2 of planets left out of its fit.
+
+Arrays are (planets, bins), bin 0 is FGS1. One row per planet: rows are assigned to folds as they are, so visits of one
+planet must be combined before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectramind.errors import InputError
+from spectramind.instruments import FGS1, INSTRUMENTS
+from spectramind.metrics.score import bin_weights, likelihood_span, reference_of, require_scorable
+from spectramind.types import Floats
+from spectramind.uncertainty.options import UncertaintyOptions
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What was fitted for one group of bins (an instrument, or all).
+
+    `kept` stages; `temperature` and `exponent` as applied; `gains` of every stage tried: mean loss of held-out planets
+    before minus after, in nats per bin; `limited_fraction` of errors beyond the tail limit; `z_kurtosis` (excess)
+    before scaling.
+    """
+
+    kept: tuple[str, ...]
+    temperature: float
+    exponent: float
+    gains: Mapping[str, float]
+    limited_fraction: float
+    z_kurtosis: float
+
+
+@dataclass(frozen=True)
+class SigmaScaling:
+    """sigma' = max(floor, e^offset sigma^exponent), with `offset`, `exponent`, `floor` (bins,)."""
+
+    offset: Floats
+    exponent: Floats
+    floor: Floats
+    n_planets: int
+    groups: Mapping[str, GroupReport]
+
+    @classmethod
+    def identity(cls, n_bins: int) -> SigmaScaling:
+        """Changes nothing."""
+        return cls(np.zeros(n_bins), np.ones(n_bins), np.zeros(n_bins), 0, {})
+
+    def apply(self, sigma: Floats) -> Floats:
+        """Scaled sigma (planets, bins). Raises InputError unless sigma is positive and finite with as many bins."""
+        self._require_bins(sigma.shape[-1])
+        if not np.all(np.isfinite(sigma) & (sigma > 0)):
+            raise InputError("sigma to be scaled", "positive finite numbers", "others", "Check the predictor's output.")
+        # Powers first: exponent 1 and offset 0 return sigma to the last bit.
+        scaled: Floats = np.maximum(sigma**self.exponent * np.exp(self.offset), self.floor)
+        return scaled
+
+    def apply_covariance(self, covariance: Floats) -> Floats:
+        """D C D (planets, bins, bins) with D = diag(sigma' / sigma): correlations stay, the diagonal is sigma'^2."""
+        self._require_bins(covariance.shape[-1])
+        sigma = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
+        ratio = self.apply(sigma) / sigma
+        scaled: Floats = covariance * (ratio[..., :, None] * ratio[..., None, :])
+        return scaled
+
+    def to_json(self) -> str:
+        """All numbers as JSON text, exact to the last bit."""
+        record = {
+            "offset": self.offset.tolist(),
+            "exponent": self.exponent.tolist(),
+            "floor": self.floor.tolist(),
+            "n_planets": self.n_planets,
+            "groups": {name: asdict(group) for name, group in self.groups.items()},
+        }
+        return json.dumps(record, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> SigmaScaling:
+        """Inverse of `to_json`. Raises InputError on text that is not such a record."""
+        try:
+            record = json.loads(text)
+            groups = {
+                name: GroupReport(**{**group, "kept": tuple(group["kept"])}) for name, group in record["groups"].items()
+            }
+            offset, exponent, floor = (np.array(record[key], dtype=float) for key in ("offset", "exponent", "floor"))
+            scaling = cls(offset, exponent, floor, int(record["n_planets"]), groups)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _bad_record(str(error)) from error
+        if not (offset.ndim == 1 and offset.shape == exponent.shape == floor.shape):
+            raise _bad_record(f"shapes {offset.shape}, {exponent.shape}, {floor.shape}")
+        return scaling
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> SigmaScaling:
+        return cls.from_json(path.read_text(encoding="utf-8"))
+
+    def _require_bins(self, n_bins: int) -> None:
+        if n_bins != self.offset.size:
+            raise InputError(
+                "sigma scaling",
+                f"{self.offset.size} bins",
+                f"{n_bins}",
+                "Fit the scaling on predictions of the same bins.",
+            )
+
+
+def _bad_record(found: str) -> InputError:
+    return InputError("sigma scaling", "a JSON record of offset, exponent, floor and groups", found, "Fit it again.")
+
+
+def fit_sigma_scaling(
+    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None
+) -> SigmaScaling:
+    """Scaling fitted on out-of-fold `mean`, `sigma` and `truth` (planets, bins).
+
+    The score's reference is the mean and standard deviation of `truth`. Raises InputError on arrays that cannot be
+    scored and on sigmas of zero.
+    """
+    options = options or UncertaintyOptions()
+    require_scorable(mean, sigma, truth)
+    if not np.all(sigma > 0):
+        raise InputError("sigma to be scaled", "positive numbers", "zero", "Check the predictor's output.")
+    n_planets, n_bins = truth.shape
+    weights = _weights(truth, options)
+    offset, exponent, reports = np.zeros(n_bins), np.ones(n_bins), {}
+    for name, bins in _groups(options).items():
+        sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit)
+        chain, gains = _select(sample, _stages(options, sample.weight.shape), options)
+        offset[bins], exponent[bins] = chain.offset, chain.exponent
+        reports[name] = GroupReport(
+            kept=chain.stages,
+            temperature=chain.temperature,
+            exponent=chain.exponent,
+            gains=gains,
+            limited_fraction=sample.limited_fraction,
+            z_kurtosis=_excess_kurtosis((truth[:, bins] - mean[:, bins]) / sigma[:, bins]),
+        )
+    return SigmaScaling(offset, exponent, _floor(n_bins, options), n_planets, reports)
+
+
+def cross_fit_sigma(mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None) -> Floats:
+    """Scaled sigma (planets, bins) where each planet's scaling, choice of stages included, was fitted without it.
+
+    What an honest out-of-fold score of the scaled predictions is computed from.
+    """
+    options = options or UncertaintyOptions()
+    require_scorable(mean, sigma, truth)
+    scaled = np.empty_like(sigma)
+    for fold in _folds(len(truth), options.folds, options.seed + 1):
+        rest = np.setdiff1d(np.arange(len(truth)), fold)
+        scaled[fold] = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options).apply(sigma[fold])
+    return scaled
+
+
+def _groups(options: UncertaintyOptions) -> dict[str, slice]:
+    if options.stage == "global":
+        return {"all": slice(None)}
+    return {instrument.name: instrument.spectral_slice for instrument in INSTRUMENTS}
+
+
+def _stages(options: UncertaintyOptions, shape: tuple[int, ...]) -> tuple[str, ...]:
+    n_planets, n_bins = shape
+    if n_planets < options.min_planets:
+        return ()
+    furthest = {"none": 0, "global": 1, "instrument": 1, "bins": 2, "power": 3}[options.stage]
+    stages = ("temperature", "bins", "power")[:furthest]
+    return tuple(stage for stage in stages if stage != "bins" or n_bins > 1)
+
+
+def _weights(truth: Floats, options: UncertaintyOptions) -> Floats:
+    if options.objective == "nll":
+        return np.ones_like(truth)
+    weights: Floats = bin_weights(truth.shape[1]) / likelihood_span(truth, *reference_of(truth))
+    return weights
+
+
+def _floor(n_bins: int, options: UncertaintyOptions) -> Floats:
+    floor = np.full(n_bins, options.floor_airs)
+    floor[FGS1.spectral_slice] = options.floor_fgs1
+    return floor
+
+
+def _folds(n_planets: int, folds: int, seed: int) -> list[NDArray[np.intp]]:
+    order = np.random.default_rng(seed).permutation(n_planets)
+    return np.array_split(order, min(folds, n_planets))
+
+
+def _excess_kurtosis(z: Floats) -> float:
+    deviation = z - np.mean(z)
+    variance = float(np.mean(deviation**2))
+    return float(np.mean(deviation**4)) / variance**2 - 3.0 if variance > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Errors of one group of bins: `log_sigma`, `error2` (squared, tails limited), `weight` (of mean 1)."""
+
+    log_sigma: Floats
+    error2: Floats
+    weight: Floats
+    limited_fraction: float = 0.0
+
+    @classmethod
+    def of(cls, mean: Floats, sigma: Floats, truth: Floats, weight: Floats, tail_limit: float) -> _Sample:
+        z2 = ((truth - mean) / sigma) ** 2
+        limit = tail_limit**2 * float(np.median(z2)) / 0.4549364  # median of a squared standard normal variable
+        limited = np.minimum(z2, limit)
+        return cls(np.log(sigma), limited * sigma**2, weight / np.mean(weight), float(np.mean(z2 > limit)))
+
+    def take(self, rows: NDArray[np.intp]) -> _Sample:
+        return _Sample(self.log_sigma[rows], self.error2[rows], self.weight[rows])
+
+    def z2(self, chain: _Chain) -> Floats:
+        z2: Floats = self.error2 * np.exp(-2.0 * chain.log_sigma(self.log_sigma))
+        return z2
+
+    def loss(self, chain: _Chain) -> Floats:
+        """Contribution of each planet (planets,) to the objective, in nats per bin."""
+        loss: Floats = np.mean(self.weight * (chain.log_sigma(self.log_sigma) + 0.5 * self.z2(chain)), axis=1)
+        return loss
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """ln sigma' = offset + exponent ln sigma: the stages fitted so far."""
+
+    offset: Floats
+    exponent: float = 1.0
+    temperature: float = 1.0
+    stages: tuple[str, ...] = ()
+
+    def log_sigma(self, log_sigma: Floats) -> Floats:
+        return self.offset + self.exponent * log_sigma
+
+
+def _select(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOptions) -> tuple[_Chain, dict[str, float]]:
+    """The stages that lower the held-out loss, fitted on all planets, and the gain of each stage tried."""
+    kept: tuple[str, ...] = ()
+    gains: dict[str, float] = {}
+    best = _held_out_loss(sample, kept, options)
+    for stage in stages:
+        loss = _held_out_loss(sample, (*kept, stage), options)
+        gain = best - loss
+        gains[stage] = float(np.mean(gain))
+        if gains[stage] > options.min_gain * float(np.std(gain)) / np.sqrt(gain.size):
+            kept, best = (*kept, stage), loss
+    return _fit_chain(sample, kept, options), gains
+
+
+def _held_out_loss(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOptions) -> Floats:
+    """Loss of each planet (planets,) under the chain fitted without its fold."""
+    n_planets = len(sample.weight)
+    loss = np.empty(n_planets)
+    for fold in _folds(n_planets, options.folds, options.seed):
+        rest = np.setdiff1d(np.arange(n_planets), fold)
+        loss[fold] = sample.take(fold).loss(_fit_chain(sample.take(rest), stages, options))
+    return loss
+
+
+def _fit_chain(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOptions) -> _Chain:
+    chain = _Chain(np.zeros(sample.weight.shape[1]))
+    for stage in stages:
+        chain = _STAGES[stage](sample, chain, options)
+    return chain
+
+
+def _fit_temperature(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
+    """T^2 = weighted mean of z^2 minimises sum w (ln T + z^2 / (2 T^2))."""
+    factor = _bounded_log(0.5 * _log(np.average(sample.z2(chain), weights=sample.weight)), options)
+    return replace(
+        chain, offset=chain.offset + factor, temperature=float(np.exp(factor)), stages=(*chain.stages, "temperature")
+    )
+
+
+def _fit_bins(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
+    """Per-bin factors, empirical-Bayes shrunk: a bin departs from the smooth curve only as far as its own sampling
+    variance (falling as one over the number of planets) leaves the departure credible."""
+    z2, weight = sample.z2(chain), sample.weight
+    mean_z2 = np.average(z2, axis=0, weights=weight)
+    raw = 0.5 * _log(mean_z2)
+    spread = np.sum(weight**2 * (z2 - mean_z2) ** 2, axis=0) / np.sum(weight, axis=0) ** 2
+    variance = spread / (4.0 * np.maximum(mean_z2, _TINY) ** 2) + _TINY
+    smooth = _smooth(raw, 1.0 / variance, options.smoothing_bins)
+    departure = raw - smooth
+    credible = max(0.0, float(np.mean(departure**2 - variance)))
+    factor = _bounded_log(smooth + departure * credible / (credible + variance), options)
+    return replace(chain, offset=chain.offset + factor, stages=(*chain.stages, "bins"))
+
+
+def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
+    """e^a sigma^c: for each c the best a has a closed form, and the loss left over is convex in c."""
+    from scipy.optimize import minimize_scalar
+
+    log_sigma = chain.log_sigma(sample.log_sigma)
+    centre = float(np.average(log_sigma, weights=sample.weight))
+    x = log_sigma - centre
+
+    def intercept(c: float) -> float:
+        return 0.5 * float(_log(np.average(sample.error2 * np.exp(-2.0 * c * x), weights=sample.weight)))
+
+    bounds = (1.0 - options.max_exponent_change, 1.0 + options.max_exponent_change)
+    c = 1.0 if np.ptp(x) < _SAME_SIGMA else float(minimize_scalar(intercept, bounds=bounds, method="bounded").x)
+    shift = centre + _bounded_log(intercept(c) - centre, options) - c * centre
+    return replace(chain, offset=shift + c * chain.offset, exponent=c * chain.exponent, stages=(*chain.stages, "power"))
+
+
+_STAGES: dict[str, Callable[[_Sample, _Chain, UncertaintyOptions], _Chain]] = {
+    "temperature": _fit_temperature,
+    "bins": _fit_bins,
+    "power": _fit_power,
+}
+_TINY = 1e-300
+_SAME_SIGMA = 1e-6
+"""Spread of ln sigma below which an exponent cannot be told from a factor."""
+
+
+def _log(value: Any) -> Any:
+    return np.log(np.maximum(value, _TINY))
+
+
+def _bounded_log(log_factor: Any, options: UncertaintyOptions) -> Any:
+    bound = np.log(options.max_factor)
+    return np.clip(log_factor, -bound, bound)
+
+
+def _smooth(values: Floats, precision: Floats, width: float) -> Floats:
+    """Gaussian-kernel mean along bins, weighted by precision."""
+    index = np.arange(values.size)
+    kernel = np.exp(-0.5 * ((index[:, None] - index[None, :]) / width) ** 2) * precision
+    smooth: Floats = kernel @ values / np.sum(kernel, axis=1)
+    return smooth
