@@ -1,0 +1,328 @@
+"""Units of work on disk: a directory that is either finished and verifiable, or redone.
+
+A unit is written into a hidden sibling directory, given its manifest last, made durable and renamed into place. It
+counts as done when the manifest is there, names the same identity, and every output has the digest that the manifest
+records. A kill at any instant therefore leaves a finished unit or none; what a dead builder left behind is removed when
+the unit is built again. One lock per unit lets each be computed once; the kernel frees it when its owner dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from spectramind.errors import InputError, StoreError
+from spectramind.provenance.digests import FileDigests, digest_json, file_digest
+from spectramind.provenance.environment import environment_snapshot
+
+MANIFEST = "manifest.json"
+IDENTITY_KEYS = {"kind", "inputs", "settings", "code"}
+POLL_S = 0.05
+
+Identity = Mapping[str, Any]
+"""What a unit depends on: `kind` a word, `inputs` {name: digest}, `settings` the slice in use, `code` a digest."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class UnitResult:
+    """A finished unit. `digest` covers identity and outputs, never times; `computed` tells whether this call built it;
+    `details` is what the writer returned when the unit was built."""
+
+    path: Path
+    digest: str
+    computed: bool
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unit_path(parent: Path, identity: Identity) -> Path:
+    """Where the unit of this identity lives below `parent`."""
+    return parent / digest_json(identity)[:16]
+
+
+def build_unit(
+    target: Path,
+    identity: Identity,
+    write: Callable[[Path], Mapping[str, Any] | None],
+    *,
+    digests: FileDigests | None = None,
+    patience_s: float = 3600.0,
+) -> UnitResult:
+    """The finished unit at `target`; built by `write(folder)` unless it is there already.
+
+    `write` fills an empty folder with regular files and may return JSON-able details for the manifest. `digests`
+    remembers which files were verified, so that later runs need not read them. While another process builds the
+    unit, this call waits up to `patience_s` seconds and then uses what that process made.
+
+    Raises StoreError if the store cannot be read or written or the other process takes too long; nothing unfinished
+    is then visible at `target`. Other exceptions of `write` pass through.
+    """
+    if set(identity) != IDENTITY_KEYS:
+        raise ValueError(f"a unit's identity has the keys {sorted(IDENTITY_KEYS)}, not {sorted(identity)}")
+    found = find_unit(target, identity, digests)
+    if found is not None:
+        return found
+    with _unit_lock(target, patience_s):
+        found = find_unit(target, identity, digests)
+        if found is not None:
+            return found
+        _remove_leftovers(target)
+        return _build(target, identity, write, digests)
+
+
+def find_unit(target: Path, identity: Identity, digests: FileDigests | None = None) -> UnitResult | None:
+    """The unit at `target` if it is finished, has this identity and verifies; else None."""
+    try:
+        manifest = read_manifest(target)
+    except StoreError:
+        return None
+    if digest_json(manifest["identity"]) != digest_json(identity) or verify_unit(target, digests):
+        return None
+    return UnitResult(target, manifest["digest"], computed=False, details=manifest["details"])
+
+
+def verify_unit(path: Path, digests: FileDigests | None = None, *, full: bool = False) -> list[str]:
+    """What is wrong with a unit, one sentence each; empty if it is sound.
+
+    With `digests`, files that have not been touched since they were verified are not read again; `full` (and a missing
+    index) reads every byte. Raises StoreError if the index of digests cannot be used.
+    """
+    try:
+        manifest = read_manifest(path)
+        files = _files_below(path)
+    except StoreError as error:
+        return [str(error)]
+    outputs: dict[str, dict[str, Any]] = manifest["outputs"]
+    del files[MANIFEST]
+    problems = [f"{name} is missing" for name in sorted(outputs.keys() - files.keys())]
+    problems += [f"{name} does not belong there" for name in sorted(files.keys() - outputs.keys())]
+    names = sorted(outputs.keys() & files.keys())
+    try:
+        found = _digest_files([files[name] for name in names], digests, full)
+    except (InputError, OSError) as error:
+        return [*problems, str(error)]
+    problems += [
+        f"{name} has changed" for name, sha in zip(names, found, strict=True) if sha != outputs[name]["sha256"]
+    ]
+    if manifest["digest"] != _unit_digest(manifest["identity"], outputs):
+        problems.append(f"{MANIFEST} has changed")
+    return problems
+
+
+def read_unit(path: Path, read: Callable[[Path], Value]) -> Value:
+    """`read(path)` after every byte of the unit was verified. Raises StoreError naming the unit if it is damaged."""
+    problems = verify_unit(path, full=True)
+    if problems:
+        raise StoreError(f"{path}: damaged ({'; '.join(problems[:3])}). Run again: it is then computed anew.")
+    return read(path)
+
+
+def build_and_read(build: Callable[[], UnitResult], read: Callable[[Path], Value]) -> tuple[UnitResult, Value]:
+    """Build or find a unit and read it; if it turns out to be damaged, it is discarded and built again, once."""
+    result = build()
+    try:
+        return result, read_unit(result.path, read)
+    except StoreError:
+        if not discard_unit(result.path, only_damaged=True):
+            raise
+    result = build()
+    return result, read_unit(result.path, read)
+
+
+def discard_unit(path: Path, *, only_damaged: bool = False, patience_s: float = 3600.0) -> bool:
+    """Remove a unit so that it is built again; returns whether something was removed.
+
+    `only_damaged` spares a unit that verifies, for example because another process has rebuilt it meanwhile.
+    Raises StoreError if it cannot be removed.
+    """
+    if not path.exists():
+        return False
+    with _unit_lock(path, patience_s), _store_errors(path):
+        if not path.exists() or (only_damaged and not verify_unit(path, full=True)):
+            return False
+        # Renamed first: a unit is never visible in parts.
+        path.rename(_hidden_sibling(path))
+        _remove_leftovers(path)
+        return True
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the unit at `path`. Raises StoreError if it is missing or damaged."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if not isinstance(manifest["digest"], str) or not isinstance(manifest["details"], dict):
+            raise TypeError("wrong types")
+        if set(manifest["identity"]) != IDENTITY_KEYS or not all("sha256" in o for o in manifest["outputs"].values()):
+            raise KeyError("incomplete")
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: not finished, it has no {MANIFEST}. Run again: it is then computed.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{path}: damaged {MANIFEST} ({error}). Run again: it is then computed anew.") from error
+    return dict(manifest)
+
+
+def _build(
+    target: Path,
+    identity: Identity,
+    write: Callable[[Path], Mapping[str, Any] | None],
+    digests: FileDigests | None,
+) -> UnitResult:
+    partial = _hidden_sibling(target)
+    try:
+        with _store_errors(target):
+            partial.mkdir()
+        with _store_errors(target, while_writing=True):
+            details = write(partial) or {}
+        with _store_errors(target):
+            outputs = _describe_outputs(partial)
+            manifest = {
+                "identity": identity,
+                "digest": _unit_digest(identity, outputs),
+                "outputs": outputs,
+                "details": dict(details),
+                "environment": environment_snapshot(),
+                "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+            (partial / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            _sync_tree(partial)
+            if target.exists():  # unfinished, damaged or of another identity
+                target.rename(_hidden_sibling(target))
+            partial.rename(target)
+            _sync(target.parent)
+    finally:
+        _remove_leftovers(target)
+    if digests is not None:
+        digests.remember({target / name: output["sha256"] for name, output in outputs.items()})
+    return UnitResult(target, str(manifest["digest"]), computed=True, details=json.loads(text)["details"])
+
+
+def _unit_digest(identity: Identity, outputs: Mapping[str, Mapping[str, Any]]) -> str:
+    return digest_json({"identity": identity, "outputs": {name: output["sha256"] for name, output in outputs.items()}})
+
+
+def _describe_outputs(folder: Path) -> dict[str, dict[str, Any]]:
+    files = _files_below(folder)
+    if not files:
+        raise ValueError("a unit needs at least one output file")
+    return {name: {"sha256": file_digest(file), "size": file.stat().st_size} for name, file in sorted(files.items())}
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Regular files by their path relative to `folder`. Raises StoreError for links and special files."""
+    files = {}
+    for parent, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            path = Path(parent, name)
+            if path.is_symlink() or (name in names and not path.is_file()):
+                raise StoreError(f"{path}: a unit holds regular files only. Remove it.")
+        files.update({Path(parent, name).relative_to(folder).as_posix(): Path(parent, name) for name in names})
+    return files
+
+
+def _digest_files(files: list[Path], digests: FileDigests | None, full: bool) -> list[str]:
+    if digests is None:
+        return [file_digest(file) for file in files]
+    return digests.digest_all(files, fresh=full)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Files before the directories that name them."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(parent, name))
+        _sync(Path(parent))
+
+
+def _hidden_sibling(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Only under the unit's lock, where whoever began them is done with them."""
+    for leftover in target.parent.glob(f".{target.name}.{'[0-9a-f]' * 32}.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _unit_lock(target: Path, patience_s: float) -> Iterator[None]:
+    """Exclusive among all processes and threads. The lock file stays: removing it would let two waiters both win."""
+    path = target.with_name(f".{target.name}.lock")
+    lock = FileLock(path, timeout=patience_s)
+    try:
+        with _store_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(poll_interval=POLL_S)
+            path.write_text(_owner(), encoding="utf-8")
+        yield
+    except Timeout as error:
+        raise StoreError(
+            f"{target}: still being built after {patience_s:.0f} s by {path.read_text(encoding='utf-8')}. "
+            "Wait for that process or end it, then run again."
+        ) from error
+    finally:
+        lock.release()
+
+
+def _owner() -> str:
+    """Who holds a lock, for people; exclusion itself rests on the kernel's lock, which dies with its owner."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        started = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except OSError:
+        boot = started = "unknown"
+    return f"process {os.getpid()} (start tick {started}) on {socket.gethostname()} (boot {boot})"
+
+
+_CURES = {
+    errno.ENOSPC: "Free some space or point outputs.store to another disk, then run again.",
+    errno.EDQUOT: "Free some of your quota or point outputs.store to another disk, then run again.",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f), then run again.",
+    errno.EROFS: "Point outputs.store to a writable folder.",
+    errno.EACCES: "Make the folder writable or point outputs.store to another one.",
+    errno.EPERM: "Make the folder writable or point outputs.store to another one.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), then run again.",
+}
+_ONLY_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+@contextmanager
+def _store_errors(target: Path, *, while_writing: bool = False) -> Iterator[None]:
+    """Turn the operating system's errors about `target` into StoreError.
+
+    `while_writing`, when other files are read as well, errors that concern those pass.
+    """
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        ours = error.errno in _ONLY_WRITING or str(error.filename).startswith(str(target.parent))
+        if while_writing and not ours:
+            raise
+        reason = error.strerror or str(error)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            reason += f", {shutil.disk_usage(target.parent).free} bytes free"
+        cure = _CURES.get(error.errno or 0, "Check the folder and run again.")
+        raise StoreError(f"{target}: cannot be written ({reason}). {cure}") from error
