@@ -26,8 +26,9 @@ WORKDIR /opt/spectramind
 
 # Dependencies first: this layer is rebuilt only when they change. The package of version 0 that stands in for the sources
 # is replaced below. Sources that compile against torch need it before they are built, hence no build isolation.
-COPY pyproject.toml requirements.lock LICENSE README.md ./
+COPY pyproject.toml requirements.lock LICENSE ./
 RUN mkdir spectramind \
+    && touch README.md \
     && echo '__version__ = "0"' > spectramind/__init__.py \
     && pip install "setuptools>=77" wheel \
     && if [ "${EXTRAS}" = gpu ]; then pip install -c requirements.lock torch packaging ninja; fi \
@@ -36,10 +37,9 @@ RUN mkdir spectramind \
 COPY . .
 RUN pip install --no-build-isolation --no-deps -e . \
     && pip check \
-    && install --directory --owner spectramind /work/data /work/mlflow /work/outputs
+    && install --directory --owner spectramind outputs /mlflow
 
+# docker run --rm -v ROOT:/data:ro -v spectramind:/opt/spectramind/outputs spectramind run data.root=/data
 USER spectramind
-# Runs are started from /work, where data and outputs are mounted: outputs/ is written there.
-WORKDIR /work
 ENTRYPOINT ["spectramind"]
 CMD ["--help"]
