@@ -1,0 +1,26 @@
+"""Foreground: diffuse light that fills all rows, constant in time, smooth in wavelength, and that no planet transits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Generator
+
+from spectramind.instruments import Instrument
+from spectramind.simulation.stars import reference_levels
+from spectramind.types import Floats
+
+FGS1_PIXELS_PER_ROW_SHARE = 16.0
+"""FGS1 spreads a row's foreground over this many pixels, which puts 5e-4 at 7 electrons per pixel, as measured."""
+
+
+def draw_foreground(rng: Generator, instrument: Instrument, share: float, scatter: float = 0.5) -> Floats:
+    """Electrons per pixel and CDS pair by column: (columns,), or (1,) for FGS1.
+
+    `share` is the median ratio of one row's foreground to the reference star's light in its column, `scatter` the
+    standard deviation of its logarithm between visits; a random slope of +-30 % tilts it along the detector.
+    """
+    n = instrument.columns if instrument.dispersed else 1
+    level = share * np.exp(rng.normal(0.0, scatter))
+    tilt = 1.0 + rng.uniform(-0.3, 0.3) * (np.linspace(-1.0, 1.0, n) if n > 1 else np.zeros(1))
+    per_row = level * tilt * reference_levels(instrument, np.arange(n, dtype=np.float64))
+    return per_row if instrument.dispersed else per_row / FGS1_PIXELS_PER_ROW_SHARE

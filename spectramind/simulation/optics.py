@@ -1,0 +1,100 @@
+"""Images: where on the detector the light of one electron of signal falls, and how that moves with pointing.
+
+An image is kept as its Taylor series to second order in the displacement (dx, dy), whose terms each sum to zero over the
+detector but for light that leaves it; so jitter moves light between pixels and hardly changes the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from spectramind.instruments import Instrument
+from spectramind.types import Floats
+
+DIFFERENCE_STEP_PX = 0.1
+
+FGS1_COMPONENTS = ((0.66, 0.95, 0.85), (0.27, 1.9, 1.7), (0.07, 4.0, 3.5))
+"""Weight and widths along columns and rows (pixels) of the Gaussians that make the FGS1 point-spread function."""
+
+FGS1_CENTRE = (15.8, 14.9)
+AIRS_TRACE_ROW = 15.53
+AIRS_CORE_WIDTH = (1.12, 0.72)
+AIRS_WING_SHARE = (0.42, 0.30)
+AIRS_WING_WIDTH = 1.0
+"""Cross-dispersion profile at column 0 and at the last column: a Gaussian core and a Lorentzian wing, in pixels."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the light falls in one planet's visits: column and row of the centre, relative width."""
+
+    column: float
+    row: float
+    width: float
+
+
+def draw_placement(rng: Generator, instrument: Instrument) -> Placement:
+    """A centre within about a tenth of a pixel of the nominal one."""
+    column, row = (0.0, AIRS_TRACE_ROW) if instrument.dispersed else FGS1_CENTRE
+    shift = rng.normal(0.0, 0.1, size=2)
+    return Placement(float(column + shift[0]), float(row + shift[1]), float(np.exp(rng.normal(0.0, 0.02))))
+
+
+def image_series(instrument: Instrument, placement: Placement, levels: Floats) -> Floats:
+    """Taylor terms (6, R, C): image, d/dx, d/dy, d2/dx2, d2/dxdy, d2/dy2.
+
+    For FGS1 the image sums to 1 over the detector; for AIRS-CH0 to 1 over each column. A displacement along dispersion
+    shifts the spectrum `levels` (C,) over the columns, which then differ by its gradient.
+    """
+
+    def image(dx: float, dy: float) -> Floats:
+        if instrument.dispersed:
+            return _trace(instrument, placement, levels, dx, dy)
+        return _point_spread(instrument, placement, dx, dy)
+
+    h = DIFFERENCE_STEP_PX
+    centre, right, left, up, down = image(0, 0), image(h, 0), image(-h, 0), image(0, h), image(0, -h)
+    mixed = image(h, h) - image(h, -h) - image(-h, h) + image(-h, -h)
+    return np.stack(
+        [
+            centre,
+            (right - left) / (2 * h),
+            (up - down) / (2 * h),
+            (right - 2 * centre + left) / h**2,
+            mixed / (4 * h**2),
+            (up - 2 * centre + down) / h**2,
+        ]
+    )
+
+
+def _gaussian_shares(n: int, centre: float, width: float | Floats) -> Floats:
+    """Integral of a unit Gaussian over each of `n` pixels, the pixels along the first axis."""
+    from scipy.special import ndtr
+
+    edges = (np.arange(n + 1) - 0.5 - centre).reshape(-1, *([1] * np.ndim(width)))
+    return np.asarray(np.diff(ndtr(edges / width), axis=0))
+
+
+def _point_spread(instrument: Instrument, placement: Placement, dx: float, dy: float) -> Floats:
+    image = np.zeros((instrument.rows, instrument.columns))
+    for weight, width_x, width_y in FGS1_COMPONENTS:
+        along_x = _gaussian_shares(instrument.columns, placement.column + dx, width_x * placement.width)
+        along_y = _gaussian_shares(instrument.rows, placement.row + dy, width_y * placement.width)
+        image += weight * np.outer(along_y, along_x)
+    return image
+
+
+def _trace(instrument: Instrument, placement: Placement, levels: Floats, dx: float, dy: float) -> Floats:
+    column = np.arange(instrument.columns, dtype=np.float64)
+    position = column / (instrument.columns - 1)
+    width = placement.width * (AIRS_CORE_WIDTH[0] + position * (AIRS_CORE_WIDTH[1] - AIRS_CORE_WIDTH[0]))
+    wing = AIRS_WING_SHARE[0] + position * (AIRS_WING_SHARE[1] - AIRS_WING_SHARE[0])
+    edges = np.arange(instrument.rows + 1)[:, None] - 0.5 - (placement.row + dy)
+    lorentzian = np.diff(np.arctan(edges / AIRS_WING_WIDTH), axis=0) / np.pi
+    profile = (1 - wing) * _gaussian_shares(instrument.rows, placement.row + dy, width) + wing * lorentzian
+    profile = profile / profile.sum(axis=0)
+    spectrum = np.exp(np.interp(column - dx, column, np.log(levels)))
+    return np.asarray(profile * spectrum / levels)
