@@ -7,7 +7,7 @@ Fitted on out-of-fold predictions, each instrument by itself, in stages, each on
     power        sigma3 = e^a sigma2^c            c by one-dimensional search, a in closed form
 
 `stage="global"` is the single temperature for both instruments. Temperature acts on the standard deviation alone, the
-mean stays. With objective "score" planet and bin weigh 1 / (L_ideal - L_ref), times the instrument's weight, so that the
+mean stays. With objective "score" planet and bin weigh the instrument's weight over L_ideal - L_ref, so that the
 fit optimises exactly the part of the 2025 score that depends on sigma; with "nll" all weigh the same. A stage is kept
 only if it lowers the loss ln(sigma) + z^2 / 2 of planets left out of its fit.
 
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from spectramind.errors import InputError
 from spectramind.instruments import FGS1, INSTRUMENTS
 from spectramind.metrics.score import bin_weights, likelihood_span, reference_of, require_scorable
+from spectramind.metrics.statistics import excess_kurtosis
 from spectramind.types import Floats
 from spectramind.uncertainty.options import UncertaintyOptions
 
@@ -155,7 +156,7 @@ def fit_sigma_scaling(
             exponent=chain.exponent,
             gains=gains,
             limited_fraction=sample.limited_fraction,
-            z_kurtosis=_excess_kurtosis((truth[:, bins] - mean[:, bins]) / sigma[:, bins]),
+            z_kurtosis=excess_kurtosis((truth[:, bins] - mean[:, bins]) / sigma[:, bins]),
         )
     return SigmaScaling(offset, exponent, _floor(n_bins, options), n_planets, reports)
 
@@ -205,12 +206,6 @@ def _floor(n_bins: int, options: UncertaintyOptions) -> Floats:
 def _folds(n_planets: int, folds: int, seed: int) -> list[NDArray[np.intp]]:
     order = np.random.default_rng(seed).permutation(n_planets)
     return np.array_split(order, min(folds, n_planets))
-
-
-def _excess_kurtosis(z: Floats) -> float:
-    deviation = z - np.mean(z)
-    variance = float(np.mean(deviation**2))
-    return float(np.mean(deviation**4)) / variance**2 - 3.0 if variance > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -331,7 +326,7 @@ _STAGES: dict[str, Callable[[_Sample, _Chain, UncertaintyOptions], _Chain]] = {
     "bins": _fit_bins,
     "power": _fit_power,
 }
-_TINY = 1e-300
+_TINY = 1e-100
 _SAME_SIGMA = 1e-6
 """Spread of ln sigma below which an exponent cannot be told from a factor."""
 

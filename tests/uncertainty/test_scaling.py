@@ -1,0 +1,199 @@
+"""Sigma scaling on errors whose true size is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spectramind.errors import InputError
+from spectramind.metrics.score import official_score_2025, reference_of, score_parts
+from spectramind.uncertainty.options import UncertaintyOptions
+from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
+
+N_BINS = 283
+
+
+def drawn(
+    n_planets: int = 200, factor: np.ndarray | float = 1.0, exponent: float = 1.0, seed: int = 0, spread: float = 0.4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, stated sigma and truth (planets, bins): errors are `factor * 1e-4 * (sigma / 1e-4) ** exponent` large and
+    share a third of their variance over the bins of a planet."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.lognormal(-4.4, 0.6, (n_planets, 1)), N_BINS, axis=1)
+    sigma = 1e-4 * np.exp(spread * rng.normal(size=(n_planets, 1)) + 0.1 * rng.normal(size=(n_planets, N_BINS)))
+    z = np.sqrt(1 / 3) * rng.normal(size=(n_planets, 1)) + np.sqrt(2 / 3) * rng.normal(size=truth.shape)
+    return truth + z * factor * 1e-4 * (sigma / 1e-4) ** exponent, sigma, truth
+
+
+def test_known_temperature_per_instrument() -> None:
+    factor = np.where(np.arange(N_BINS) == 0, 0.5, 2.0)
+    mean, sigma, truth = drawn(800, factor)
+    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="instrument"))
+    assert scaling.groups["FGS1"].temperature == pytest.approx(0.5, rel=0.06)
+    assert scaling.groups["AIRS-CH0"].temperature == pytest.approx(2.0, rel=0.06)
+    ratio = scaling.apply(sigma) / sigma
+    assert np.allclose(ratio[:, 0], scaling.groups["FGS1"].temperature)
+    assert np.allclose(ratio[:, 1:], scaling.groups["AIRS-CH0"].temperature)
+
+
+def test_temperature_is_the_optimum_of_the_official_score() -> None:
+    mean, sigma, truth = drawn(100, 1.6)
+    reference = reference_of(truth)
+    scaled = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="instrument", tail_limit=100.0)).apply(
+        sigma
+    )
+    best = score_parts(mean, scaled, truth, *reference).unclipped
+    for bins in (slice(0, 1), slice(1, None)):
+        for change in (0.98, 1.02):
+            other = scaled.copy()
+            other[:, bins] *= change
+            assert score_parts(mean, other, truth, *reference).unclipped < best
+
+
+def test_global_temperature_is_one_factor_and_lowers_held_out_loss() -> None:
+    mean, sigma, truth = drawn(150, 1.5)
+    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="global", objective="nll"))
+    factor = scaling.apply(sigma) / sigma
+    assert np.allclose(factor, scaling.groups["all"].temperature)
+    z2 = ((truth - mean) / sigma) ** 2
+    assert scaling.groups["all"].temperature == pytest.approx(np.sqrt(z2.mean()), rel=1e-6)
+    assert scaling.groups["all"].gains["temperature"] > 0
+
+
+def test_factor_per_bin_is_recovered_and_shrunk() -> None:
+    bins = np.arange(N_BINS)
+    factor = np.exp(0.3 * np.sin(bins / 30) + 0.15 * np.random.default_rng(1).normal(size=N_BINS))
+    mean, sigma, truth = drawn(240, factor, seed=3)
+    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="bins"))
+    assert scaling.groups["AIRS-CH0"].kept == ("temperature", "bins")
+    found = np.log(scaling.apply(sigma) / sigma)[0, 1:]
+    raw = 0.5 * np.log(np.mean(((truth - mean) / sigma) ** 2, axis=0))[1:]
+    wanted = np.log(factor)[1:]
+    error = np.std(found - wanted)
+    assert error < 0.05
+    assert error <= np.std(raw - wanted) + 0.002
+
+
+def test_per_bin_noise_is_not_believed() -> None:
+    mean, sigma, truth = drawn(40, 1.3, seed=4)
+    found = np.log(fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="bins")).apply(sigma) / sigma)[0, 1:]
+    raw = 0.5 * np.log(np.mean(((truth - mean) / sigma) ** 2, axis=0))[1:]
+    assert np.std(found) < 0.5 * np.std(raw)
+
+
+def test_power_law_is_recovered() -> None:
+    mean, sigma, truth = drawn(400, 1.2, exponent=0.7, seed=5, spread=0.8)
+    scaling = fit_sigma_scaling(mean, sigma, truth)
+    airs = scaling.groups["AIRS-CH0"]
+    assert "power" in airs.kept
+    assert airs.exponent == pytest.approx(0.7, abs=0.06)
+    assert np.log(scaling.apply(sigma) / (1.2e-4 * (sigma / 1e-4) ** 0.7))[:, 1:] == pytest.approx(0.0, abs=0.25)
+
+
+def test_stages_do_not_lose_score_on_unseen_planets() -> None:
+    factor = np.where(np.arange(N_BINS) == 0, 0.6, 1.8) * np.exp(0.2 * np.cos(np.arange(N_BINS) / 50))
+    mean, sigma, truth = drawn(240, factor, exponent=0.9, seed=6)
+    new_mean, new_sigma, new_truth = drawn(500, factor, exponent=0.9, seed=7)
+    reference = reference_of(truth)
+
+    def unseen(options: UncertaintyOptions) -> float:
+        scaling = fit_sigma_scaling(mean, sigma, truth, options)
+        return official_score_2025(new_mean, scaling.apply(new_sigma), new_truth, *reference)
+
+    none, one, instrument, bins, power = (
+        unseen(UncertaintyOptions(stage=stage)) for stage in ("none", "global", "instrument", "bins", "power")
+    )
+    assert none < one < instrument < bins
+    assert power > bins - 0.002
+
+
+def test_cross_fit_agrees_with_unseen_planets() -> None:
+    mean, sigma, truth = drawn(240, 1.7, seed=8)
+    new_mean, new_sigma, new_truth = drawn(1000, 1.7, seed=9)
+    reference = reference_of(truth)
+    honest = score_parts(mean, cross_fit_sigma(mean, sigma, truth), truth, *reference).unclipped
+    unseen = score_parts(new_mean, fit_sigma_scaling(mean, sigma, truth).apply(new_sigma), new_truth, *reference)
+    assert honest == pytest.approx(unseen.unclipped, abs=0.01)
+
+
+def test_one_failed_planet_does_not_set_the_sigma_of_all() -> None:
+    mean, sigma, truth = drawn(200, 1.0, seed=10)
+    mean[17] += 100 * sigma[17]
+    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="instrument"))
+    assert scaling.groups["AIRS-CH0"].temperature < 1.2
+    assert scaling.groups["AIRS-CH0"].limited_fraction == pytest.approx(1 / 200, abs=1e-3)
+    assert scaling.groups["AIRS-CH0"].z_kurtosis > 100
+
+
+def test_few_planets_leave_sigma_alone() -> None:
+    mean, sigma, truth = drawn(8, 3.0)
+    assert np.array_equal(fit_sigma_scaling(mean, sigma, truth).apply(sigma), sigma)
+
+
+def test_a_mean_without_error_ends_at_the_floors() -> None:
+    _, sigma, truth = drawn(40)
+    scaling = fit_sigma_scaling(truth, sigma, truth, UncertaintyOptions(max_factor=1000.0))
+    scaled = scaling.apply(sigma)
+    assert np.all(scaled[:, 0] == 1e-6)
+    assert np.all(scaled[:, 1:] == 1e-5)
+
+
+def test_floors() -> None:
+    mean, sigma, truth = drawn(30)
+    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="none"))
+    scaled = scaling.apply(np.full((1, N_BINS), 1e-9))
+    assert scaled[0, 0] == 1e-6
+    assert np.all(scaled[0, 1:] == 1e-5)
+
+
+@given(st.lists(st.floats(1e-8, 1.0), min_size=4, max_size=4))
+def test_identity_returns_sigma_to_the_last_bit(values: list[float]) -> None:
+    sigma = np.array([values])
+    assert np.array_equal(SigmaScaling.identity(4).apply(sigma), sigma)
+
+
+@settings(max_examples=20)
+@given(st.floats(0.5, 1.5), st.floats(-2, 2), st.floats(1e-6, 1e-2), st.floats(1.0001, 10))
+def test_larger_sigma_stays_larger(exponent: float, offset: float, sigma: float, more: float) -> None:
+    scaling = SigmaScaling(np.full(2, offset), np.full(2, exponent), np.zeros(2), 0, {})
+    assert np.all(scaling.apply(np.full((1, 2), sigma * more)) > scaling.apply(np.full((1, 2), sigma)))
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    mean, sigma, truth = drawn(60, 1.4)
+    scaling = fit_sigma_scaling(mean, sigma, truth)
+    scaling.save(tmp_path / "scaling.json")
+    loaded = SigmaScaling.load(tmp_path / "scaling.json")
+    assert np.array_equal(loaded.apply(sigma), scaling.apply(sigma))
+    assert loaded.groups == scaling.groups
+    for text in ("{", "[]", "{}", '{"offset": [0], "exponent": [1, 1], "floor": [0], "n_planets": 1, "groups": {}}'):
+        with pytest.raises(InputError):
+            SigmaScaling.from_json(text)
+
+
+def test_covariance_keeps_correlations() -> None:
+    rng = np.random.default_rng(12)
+    mean, sigma, truth = drawn(60, 1.4)
+    scaling = fit_sigma_scaling(mean, sigma, truth)
+    factor = rng.normal(size=(2, N_BINS, N_BINS)) * 1e-5
+    covariance = factor @ factor.transpose(0, 2, 1)
+    scaled = scaling.apply_covariance(covariance)
+    stated = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    after = np.sqrt(np.diagonal(scaled, axis1=1, axis2=2))
+    assert np.allclose(after, scaling.apply(stated))
+    before_correlation = covariance / stated[:, :, None] / stated[:, None, :]
+    assert np.allclose(scaled / after[:, :, None] / after[:, None, :], before_correlation)
+
+
+def test_bad_input_is_refused() -> None:
+    mean, sigma, truth = drawn(20)
+    with pytest.raises(InputError):
+        fit_sigma_scaling(mean, np.zeros_like(sigma), truth)
+    with pytest.raises(InputError):
+        SigmaScaling.identity(N_BINS).apply(sigma[:, :5])
+    with pytest.raises(InputError):
+        SigmaScaling.identity(N_BINS).apply(np.full((1, N_BINS), np.nan))
