@@ -1,0 +1,151 @@
+"""The groups of settings: those of the science, by the options class that each stage owns, and those of a run.
+
+Free of pydantic, so that `--help` can list every key at once.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from spectramind.models.options import AnalyticOptions
+from spectramind.options import option
+from spectramind.transit.options import TransitOptions
+from spectramind.uncertainty.options import UncertaintyOptions
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data set, and how much of it."""
+
+    root: Path | None = option(None, "Folder of a data set in the challenge's layout.")  # noqa: RUF009
+    truth: Path | None = option(None, "CSV of true test spectra, in train.csv's format, to score predictions against.")  # noqa: RUF009
+    planets: tuple[str, ...] = option((), "Use only these planets of each split; empty means all.")
+    max_planets: int | None = option(
+        None, "Use at most this many planets of each split, in the files' order; null means all.", ge=1, le=1_000_000
+    )
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How a run behaves as a process."""
+
+    seed: int = option(1337, "Seed of every random number.", ge=0, le=2**32 - 1)
+    deterministic: bool = option(True, "Prefer algorithms whose results do not depend on thread order.")
+    budget_hours: float = option(
+        9.0, "Wall-clock budget; when it is used up the best result so far is delivered.", gt=0, le=1000
+    )
+    dry_run: bool = option(False, "Check the settings and show what would run, without writing anything.")
+    debug: bool = option(False, "Show tracebacks and debug messages.")
+    log_level: Literal["debug", "info", "warning", "error"] = option("info", "Least severe message on the terminal.")
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """Experiment tracking with MLflow."""
+
+    enable: bool = option(True, "Record parameters, metrics, figures and models with MLflow.")
+    uri: str = option("", "MLflow tracking address; empty means a SQLite database inside outputs.store.")
+    experiment: str = option("spectramind_v50", "MLflow experiment that collects the runs.")
+
+
+@dataclass(frozen=True)
+class OutputsOptions:
+    """Where results go."""
+
+    dir: Path | None = option(None, "Directory of this run; null means a new outputs/<date>/<time>-<id>.")  # noqa: RUF009
+    store: Path = option(Path("outputs/store"), "Store of calibrated cubes, fits, models and tracking, shared by runs.")  # noqa: RUF009
+
+
+GROUPS: dict[str, type] = {
+    "data": DataOptions,
+    "transit": TransitOptions,
+    "model": AnalyticOptions,
+    "uncertainty": UncertaintyOptions,
+    "runtime": RuntimeOptions,
+    "tracking": TrackingOptions,
+    "outputs": OutputsOptions,
+}
+"""Every group and its options class; `settings.tree.Settings` has the same fields."""
+
+NOT_IN_HASH = frozenset(
+    {
+        "data.root",
+        "data.truth",
+        "runtime.dry_run",
+        "runtime.debug",
+        "runtime.log_level",
+        "tracking",
+        "outputs",
+    }
+)
+"""Groups and keys that differ between machines, or that change where and how fast a result appears but not the result.
+The data set itself enters a run's identity by the digests of its files."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting: dotted `key`, `annotation` of its field, default, bounds and sentence of help."""
+
+    key: str
+    annotation: Any
+    default: Any
+    bounds: Mapping[str, float]
+    help: str
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return _words(self.annotation) + _bounds_in_words(self.bounds)
+
+
+def field_default(field: Field[Any]) -> Any:
+    """The default of a dataclass field."""
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    raise TypeError(f"option {field.name!r} has no default")
+
+
+@cache
+def parameters() -> dict[str, Parameter]:
+    """All settings by dotted key, in the order of the tree."""
+    return {parameter.key: parameter for name, group in GROUPS.items() for parameter in _walk(group, name, group())}
+
+
+def _walk(options: type, prefix: str, defaults: Any) -> Iterator[Parameter]:
+    hints = get_type_hints(options)
+    for field in fields(options):
+        key, annotation, default = f"{prefix}.{field.name}", hints[field.name], getattr(defaults, field.name)
+        if is_dataclass(annotation):
+            yield from _walk(annotation, key, default)  # type: ignore[arg-type]
+        else:
+            bounds = field.metadata.get("bounds", {})
+            yield Parameter(key, annotation, default, bounds, field.metadata.get("help", ""))
+
+
+_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", Path: "a path", type(None): "null"}
+
+
+def _words(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(str(argument) for argument in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(argument) for argument in arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list, each item {_words(arguments[0])}"
+        return "a list of " + ", ".join(_words(argument) for argument in arguments)
+    return _NAMES.get(annotation, f"settings of {getattr(annotation, '__name__', annotation)}")
+
+
+def _bounds_in_words(bounds: Mapping[str, float]) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    limits = " and ".join(f"{signs[name]} {bound}" for name, bound in bounds.items())
+    return f" {limits}" if limits else ""
