@@ -1,0 +1,164 @@
+"""Spreading independent units of work over Dask workers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from spectramind.cubes.options import DaskOptions
+from spectramind.errors import SettingsError
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+ONE_THREAD = {
+    name: 1
+    for name in (
+        "MKL_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "POLARS_MAX_THREADS",
+    )
+}
+"""Environment of worker processes: as many workers as cores leave no core to a library's own threads."""
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Item, Value]):
+    """What became of an item: `value`, or the `error` that its unit raised (`value` is then None)."""
+
+    item: Item
+    value: Value | None = None
+    error: Exception | None = None
+
+
+def map_units(
+    function: Callable[[Item], Value],
+    items: Iterable[Item],
+    options: DaskOptions,
+    on_result: Callable[[Outcome[Item, Value]], None] | None = None,
+) -> list[Outcome[Item, Value]]:
+    """`function(item)` for every item, in parallel; the outcomes in the order of `items`.
+
+    `on_result` is called here, in this thread, with each outcome as it arrives. At most one unit per worker is under
+    way, so memory depends on the number of workers alone; return small values such as paths and digests. An
+    exception becomes its item's outcome. The unit of a worker that died is done again up to `options.redo` times, then
+    its outcome is distributed's KilledWorker. Function, items and values must be picklable unless threads or nothing
+    is used. Raises SettingsError if no scheduler answers at `options.address`.
+    """
+    items = list(items)
+    outcomes: dict[int, Outcome[Item, Value]] = {}
+    with closing(_arriving(function, items, options)) as arriving:  # ends the workers when `on_result` raises, too
+        for index, outcome in arriving:
+            outcomes[index] = outcome
+            if on_result is not None:
+                on_result(outcome)
+    return [outcomes[index] for index in range(len(items))]
+
+
+def _arriving(
+    function: Callable[[Item], Value], items: list[Item], options: DaskOptions
+) -> Generator[tuple[int, Outcome[Item, Value]]]:
+    if not items:
+        return
+    if options.scheduler == "synchronous" and not options.address:
+        for index, item in enumerate(items):
+            yield index, _attempt(item, lambda item=item: function(item))  # type: ignore[misc]
+        return
+    with _client(options, len(items)) as client:
+        yield from _submit_all(client, function, items)
+
+
+def _submit_all(
+    client: Any, function: Callable[[Item], Value], items: list[Item]
+) -> Iterator[tuple[int, Outcome[Item, Value]]]:
+    from distributed import as_completed
+
+    waiting = iter(range(len(items)))
+    under_way: dict[str, int] = {}
+    arriving: Any = as_completed()  # type: ignore[no-untyped-call]
+
+    def fill() -> None:
+        slots = max(1, sum(client.nthreads().values()))  # a cluster may grow, and has none while a worker restarts
+        while len(under_way) < slots and (index := next(waiting, None)) is not None:
+            future = client.submit(function, items[index], pure=False)
+            under_way[future.key] = index
+            arriving.add(future)
+
+    fill()
+    for future in arriving:
+        index = under_way.pop(future.key)
+        outcome = _attempt(items[index], future.result)
+        del future  # frees the value on the cluster
+        fill()
+        yield index, outcome
+
+
+def _attempt(item: Item, call: Callable[[], Value]) -> Outcome[Item, Value]:
+    try:
+        return Outcome(item, value=call())
+    except Exception as error:
+        return Outcome(item, error=error)
+
+
+@contextmanager
+def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
+    """A client of the cluster at `options.address`, or of a local one that ends with this context.
+
+    Local worker processes also end by themselves when this process is gone.
+    """
+    import dask
+    from dask.system import CPU_COUNT
+    from distributed import Client, LocalCluster
+
+    if options.address:
+        try:
+            client = Client(options.address, timeout="30s")  # type: ignore[no-untyped-call]
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"dask.address={options.address}: no Dask scheduler answers ({error}). "
+                "Start one with `dask scheduler` or leave the address empty."
+            ) from error
+        with client:
+            yield client
+        return
+
+    workers = min(options.workers or CPU_COUNT, n_items)
+    processes = options.scheduler == "processes"
+    settings = {
+        "distributed.scheduler.allowed-failures": options.redo,
+        "distributed.nanny.pre-spawn-environ": {**dask.config.get("distributed.nanny.pre-spawn-environ"), **ONE_THREAD},
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=workers if processes else 1,
+            threads_per_worker=1 if processes else workers,
+            processes=processes,
+            host="127.0.0.1" if processes else None,
+            dashboard_address=None,
+            memory_limit=0,  # Dask's own limit kills workers for memory that is only cached
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        yield client
+
+
+@contextmanager
+def shared_workers(options: DaskOptions) -> Iterator[DaskOptions]:
+    """Options for several calls of `map_units` on the same workers, which live as long as this context.
+
+    Starting worker processes takes seconds; threads and a cluster of one's own need no such care.
+    """
+    from dask.system import CPU_COUNT
+
+    if options.address or options.scheduler != "processes":
+        yield options
+        return
+    with _client(options, options.workers or CPU_COUNT) as client:
+        yield replace(options, address=client.scheduler.address)
