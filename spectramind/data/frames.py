@@ -1,0 +1,119 @@
+"""Reading one instrument's frames of one visit, with the checks that decide whether they can be calibrated at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectramind.data.layout import Dataset, Split
+from spectramind.data.parquet import read_array
+from spectramind.errors import QuarantineError
+from spectramind.instruments import Instrument
+from spectramind.types import CalibrationFrames, Floats, RawExposure
+
+FULL_SCALE = int(np.iinfo(np.uint16).max)
+LINEARITY_TERMS = 6
+MOST_INVALID = 1e-3
+"""Share of pixels or samples that may be not finite; more, and the file is refused."""
+MOST_SATURATED = 0.2
+"""Share of samples at full scale; more, and the exposure is refused."""
+MOST_DEAD = 0.5
+"""Share of pixels marked dead; more, and the exposure is refused."""
+_CURE = "Restore the file from its source."
+
+
+def read_exposure(dataset: Dataset, split: Split, planet_id: str, visit: int, instrument: Instrument) -> RawExposure:
+    """The frames (frames, R, C) and reference frames of one visit. QuarantineError names the file that is unusable.
+
+    A sample that is not a number, or belongs to a frame without any structure, is returned at full scale, which
+    calibration takes for no measurement.
+    """
+    files = dataset.visit_files(split, planet_id, visit)
+    axis = dataset.axes[instrument.name]
+    wavelengths = dataset.wavelengths_um[instrument.spectral_slice]
+    references = _references(files, instrument)
+    path = files[f"{instrument.name}_signal"]
+    samples = read_array(path, axis.time_h.size, instrument.n_pixels)
+    counts = _checked_counts(path, samples).reshape(-1, instrument.rows, instrument.columns)
+    adc = dataset.adc(split, planet_id, instrument)
+    return RawExposure(planet_id, visit, instrument, counts, axis, adc, references, wavelengths)
+
+
+def _references(files: dict[str, Path], instrument: Instrument) -> CalibrationFrames:
+    rows, columns = instrument.rows, instrument.columns
+
+    def frame(kind: str, height: int = rows) -> tuple[Path, NDArray[Any]]:
+        path = files[f"{instrument.name}_{kind}"]
+        return path, read_array(path, height, columns)
+
+    path, values = frame("dead")
+    dead = _as_flags(path, values)
+    checked: dict[str, Floats] = {}
+    for kind in ("dark", "flat", "read", "linear_corr"):
+        path, values = frame(kind, rows * LINEARITY_TERMS if kind == "linear_corr" else rows)
+        planes = values.astype(np.float64).reshape(-1, rows, columns)
+        invalid = _invalid(kind, planes)
+        usable = ~dead
+        share = float((invalid & usable).sum() / max(int(usable.sum()), 1))
+        if share > MOST_INVALID:
+            raise QuarantineError(path, f"usable values in all but {MOST_INVALID:.1%} of pixels", f"{share:.2%}", _CURE)
+        dead |= invalid
+        checked[kind] = planes
+    if (share := dead.mean()) > MOST_DEAD:
+        path = files[f"{instrument.name}_dead"]
+        raise QuarantineError(path, f"at most {MOST_DEAD:.0%} dead pixels", f"{share:.0%}", _CURE)
+    neutral = {"dark": 0.0, "flat": 1.0, "read": float(np.median(checked["read"][0][~dead])), "linear_corr": 0.0}
+    for kind, planes in checked.items():
+        planes[:, dead] = np.where(np.isfinite(planes[:, dead]), planes[:, dead], neutral[kind])
+    return CalibrationFrames(checked["dark"][0], dead, checked["flat"][0], checked["linear_corr"], checked["read"][0])
+
+
+def _as_flags(path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
+    if values.dtype != np.bool_ and not np.isin(values, (0, 1)).all():
+        raise QuarantineError(path, "true or false for each pixel", f"other values of type {values.dtype}", _CURE)
+    return values.astype(np.bool_)
+
+
+def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
+    """Pixels whose reference values no detector can have: not finite, no response, no noise, no linear term."""
+    invalid = ~np.isfinite(planes).all(axis=0)
+    if kind in ("flat", "read"):
+        invalid |= ~(planes[0] > 0)
+    if kind == "linear_corr":
+        invalid |= ~((planes[1] > 0.1) & (planes[1] < 10))
+    return np.asarray(invalid)
+
+
+def _checked_counts(path: Path, samples: NDArray[Any]) -> NDArray[np.uint16]:
+    counts = samples if samples.dtype == np.uint16 else _as_counts(path, samples)
+    highest, lowest = counts.max(axis=1), counts.min(axis=1)
+    constant = highest == lowest
+    if constant.mean() > MOST_INVALID and not (lowest[constant] == FULL_SCALE).all():
+        raise QuarantineError(path, "frames that hold an image", f"{constant.mean():.1%} of them constant", _CURE)
+    if (constant & (lowest < FULL_SCALE)).any():
+        counts = counts.copy()
+        counts[constant] = FULL_SCALE
+    if highest.max() == FULL_SCALE:
+        saturated = np.count_nonzero(counts == FULL_SCALE) / counts.size
+        if saturated > MOST_SATURATED:
+            found = f"{saturated:.0%}"
+            raise QuarantineError(path, f"at most {MOST_SATURATED:.0%} of samples at full scale", found, _CURE)
+    return counts
+
+
+def _as_counts(path: Path, samples: NDArray[Any]) -> NDArray[np.uint16]:
+    """Counts from a wider type: whole numbers within the converter's range, else QuarantineError."""
+    measured = np.isfinite(samples)
+    share = 1.0 - float(measured.mean())
+    if share > MOST_INVALID:
+        raise QuarantineError(
+            path, f"numbers in all but {MOST_INVALID:.1%} of samples", f"{share:.2%} not finite", _CURE
+        )
+    numbers = np.where(measured, samples, samples.dtype.type(FULL_SCALE))
+    inside = (numbers >= 0) & (numbers <= FULL_SCALE)
+    if not (inside.all() and (numbers == np.floor(numbers)).all()):
+        raise QuarantineError(path, f"whole counts from 0 to {FULL_SCALE}", f"other {samples.dtype} values", _CURE)
+    return numbers.astype(np.uint16)
