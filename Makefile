@@ -21,7 +21,7 @@ setup: .venv/.ok  ## creates .venv with the locked versions
 .venv/.ok: pyproject.toml requirements.lock infra/setup.sh
 	@bash infra/setup.sh
 
-demo: $(DEMO)/.simulated  ## simulates a small data set, runs the whole pipeline on it and prints the score
+demo: .venv/.ok $(DEMO)/data  ## simulates a small data set, runs the whole pipeline on it and prints the score
 	$(BIN)/spectramind run data.root=$(DEMO)/data data.truth=$(DEMO)/data_truth/test.csv \
 		outputs.dir=$(DEMO)/run outputs.store=$(DEMO)/store
 	@echo
@@ -31,10 +31,9 @@ demo: $(DEMO)/.simulated  ## simulates a small data set, runs the whole pipeline
 	@echo "this run              $(DEMO)/run/"
 	@echo "the UIs               make ui"
 
-$(DEMO)/.simulated: | .venv/.ok
-	rm -rf $(DEMO)
-	$(BIN)/spectramind simulate $(DEMO)/data simulation=demo
-	@touch $@
+# `simulate` renames the finished data set into place, so that a directory that is there is complete.
+$(DEMO)/data: | .venv/.ok
+	$(BIN)/spectramind simulate $@ simulation=demo
 
 test: .venv/.ok  ## runs the tests
 	$(BIN)/python -m pytest --numprocesses 2 --junitxml $(JUNIT)

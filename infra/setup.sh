@@ -35,6 +35,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 
 echo "Installing the locked dependencies into .venv (a few minutes, once) ..."
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[${EXTRAS:-dev}]"
+.venv/bin/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e ".[${EXTRAS:-dev}]"
 .venv/bin/python -m pip check
 touch .venv/.ok
