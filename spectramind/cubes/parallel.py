@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from spectramind.cubes.options import DaskOptions
-from spectramind.errors import SettingsError
+from spectramind.errors import SettingsError, SpectraMindError
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -47,8 +47,8 @@ def map_units(
     `on_result` is called here, in this thread, with each outcome as it arrives. At most one unit per worker is under
     way, so memory depends on the number of workers alone; return small values such as paths and digests. An
     exception becomes its item's outcome. The unit of a worker that died is done again up to `options.redo` times, then
-    its outcome is distributed's KilledWorker. Function, items and values must be picklable unless threads or nothing
-    is used. Raises SettingsError if no scheduler answers at `options.address`.
+    its outcome is a SpectraMindError that says so. Function, items and values must be picklable if they go to another
+    process. Raises SettingsError if no scheduler answers at `options.address`.
     """
     items = list(items)
     outcomes: dict[int, Outcome[Item, Value]] = {}
@@ -76,7 +76,7 @@ def _arriving(
 def _submit_all(
     client: Any, function: Callable[[Item], Value], items: list[Item]
 ) -> Iterator[tuple[int, Outcome[Item, Value]]]:
-    from distributed import as_completed
+    from distributed import KilledWorker, as_completed
 
     waiting = iter(range(len(items)))
     under_way: dict[str, int] = {}
@@ -93,6 +93,8 @@ def _submit_all(
     for future in arriving:
         index = under_way.pop(future.key)
         outcome = _attempt(items[index], future.result)
+        if isinstance(outcome.error, KilledWorker):
+            outcome = Outcome(items[index], error=_died(outcome.error))
         del future  # frees the value on the cluster
         fill()
         yield index, outcome
@@ -103,6 +105,13 @@ def _attempt(item: Item, call: Callable[[], Value]) -> Outcome[Item, Value]:
         return Outcome(item, value=call())
     except Exception as error:
         return Outcome(item, error=error)
+
+
+def _died(error: Any) -> SpectraMindError:
+    times = error.allowed_failures + 1
+    return SpectraMindError(
+        f"its worker process died {times} times. If memory ran out, use fewer workers (dask.workers)."
+    )
 
 
 @contextmanager
@@ -131,6 +140,7 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
     processes = options.scheduler == "processes"
     settings = {
         "distributed.scheduler.allowed-failures": options.redo,
+        "logging.distributed": "critical",
         "distributed.nanny.pre-spawn-environ": {**dask.config.get("distributed.nanny.pre-spawn-environ"), **ONE_THREAD},
     }
     with (
@@ -140,6 +150,7 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
             threads_per_worker=1 if processes else workers,
             processes=processes,
             host="127.0.0.1" if processes else None,
+            security=processes or None,  # a fresh certificate: other users of this machine cannot send work
             dashboard_address=None,
             memory_limit=0,  # Dask's own limit kills workers for memory that is only cached
             silence_logs=logging.CRITICAL,
@@ -147,6 +158,8 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         yield client
+        with suppress(TimeoutError):  # a worker that must end while it restarts complains loudly
+            client.wait_for_workers(workers if processes else 1, timeout=10)
 
 
 @contextmanager
