@@ -1,7 +1,7 @@
 """Transmission spectra of clear, hazy and cloudy isothermal atmospheres.
 
-The depth of an atmosphere of scale height H rises by 2 Rp H / Rs^2 for every e-fold of opacity (Lecavelier des Etangs et
-al. 2008, A&A 481, L83):
+The depth of an atmosphere of scale height H rises by 2 Rp H / Rs^2 for every e-fold of opacity (Lecavelier des Etangs
+et al. 2008, A&A 481, L83):
 
     depth(w) = (Rp/Rs)^2 + 2 Rp H / Rs^2 ln(kappa(w) / kappa_0),    kappa = sum_m X_m sigma_m + haze + cloud
 
@@ -27,24 +27,24 @@ BOLTZMANN_J_K, ATOMIC_MASS_KG, GRAVITY_SI = 1.380649e-23, 1.66053907e-27, 6.6743
 MEAN_MOLECULAR_WEIGHT = 2.3
 SUN_RADIUS_M, JUPITER_MASS_KG = 6.957e8, 1.898e27
 
-Band = tuple[float, float, float]
-"""Centre in um, width (sigma of ln wavelength), strength in dex above the continuum."""
+Band = tuple[float, float, float, float]
+"""Centre in um, widths (sigma of ln wavelength) to the blue and to the red, strength in dex above the continuum."""
 
-CONTINUUM_DEX: Mapping[str, float] = {"H2O": -23.6, "CO2": -25.2, "CH4": -23.8, "CO": -26.0, "NH3": -23.4}
+CONTINUUM_DEX: Mapping[str, float] = {"H2O": -22.6, "CO2": -23.6, "CH4": -22.6, "CO": -24.2, "NH3": -22.4}
 BANDS: Mapping[str, tuple[Band, ...]] = {
-    "H2O": ((0.72, 0.030, 0.5), (1.88, 0.045, 2.8), (2.66, 0.085, 3.6), (3.15, 0.080, 1.5), (4.6, 0.15, 1.0)),
-    "CO2": ((2.00, 0.022, 3.6), (2.07, 0.015, 2.5), (2.69, 0.016, 4.8), (2.78, 0.018, 5.0), (4.26, 0.040, 8.0)),
+    "H2O": ((0.72, 0.03, 0.03, 0.3), (1.88, 0.05, 0.05, 1.5), (2.60, 0.025, 0.12, 1.9), (3.20, 0.08, 0.12, 0.6)),
+    "CO2": ((2.01, 0.018, 0.025, 1.7), (2.70, 0.008, 0.02, 2.3), (2.80, 0.015, 0.045, 2.2), (4.26, 0.08, 0.08, 3.5)),
     "CH4": (
-        (0.73, 0.020, 0.6),
-        (1.70, 0.050, 3.0),
-        (2.32, 0.050, 3.4),
-        (2.62, 0.060, 1.6),
-        (3.32, 0.055, 4.8),
-        (3.8, 0.08, 2.0),
+        *((0.73, 0.03, 0.03, 0.3), (2.32, 0.045, 0.05, 1.2), (2.72, 0.06, 0.06, 0.3)),
+        *((3.16, 0.030, 0.03, 1.3), (3.33, 0.006, 0.007, 0.6), (3.42, 0.060, 0.06, 1.4)),
     ),
-    "CO": ((2.35, 0.022, 4.6), (2.43, 0.030, 3.2), (4.65, 0.045, 8.0)),
-    "NH3": ((1.99, 0.035, 2.8), (2.25, 0.050, 2.4), (2.97, 0.050, 3.6), (3.3, 0.09, 1.4), (4.05, 0.09, 1.4)),
+    "CO": ((2.345, 0.012, 0.035, 1.5), (4.65, 0.09, 0.09, 3.5)),
+    "NH3": ((1.99, 0.03, 0.03, 1.2), (2.25, 0.05, 0.03, 1.0), (2.99, 0.02, 0.02, 1.5), (3.09, 0.03, 0.05, 1.4)),
 }
+LINE_PERIODS = (0.014, 0.019, 0.027, 0.043)
+LINE_STRENGTH_DEX = 0.03
+"""Unresolved lines leave a ripple on each band: fixed sines in ln wavelength with these periods."""
+
 MOLECULES = tuple(BANDS)
 RAYLEIGH_CM2_AT_0_7_UM = 3.4e-28
 """H2 (Dalgarno & Williams 1962)."""
@@ -52,10 +52,16 @@ RAYLEIGH_CM2_AT_0_7_UM = 3.4e-28
 CONTINUUM_CM2 = 2e-29
 """Grey floor that stands for collision-induced absorption."""
 
-ABUNDANCE_DEX = (-9.0, -2.5)
-HAZE_DEX = (0.0, 3.8)
-CLOUD_DEX = (-30.0, -24.0)
-DEPTH_MEDIAN, DEPTH_LOG_SCATTER, DEPTH_RANGE = 0.0119, 0.62, (0.0037, 0.079)
+ABUNDANCE_DEX: Mapping[str, tuple[float, float]] = {
+    "H2O": (-8.0, -2.5),
+    "CO2": (-9.0, -3.5),
+    "CH4": (-8.0, -2.5),
+    "CO": (-9.0, -4.0),
+    "NH3": (-9.0, -3.5),
+}
+HAZE_DEX = (0.0, 3.5)
+CLOUD_DEX = (-29.0, -23.3)
+DEPTH_MEDIAN, DEPTH_LOG_SCATTER, DEPTH_RANGE = 0.0117, 0.65, (0.0038, 0.079)
 SHAPE_STD_RANGE = (5e-6, 1.7e-4)
 """Standard deviation over the AIRS-CH0 bins that the challenge's planets span."""
 
@@ -65,8 +71,8 @@ FGS1_CONTRAST_LIMIT = 5e-4
 
 @dataclass(frozen=True)
 class Atmosphere:
-    """Log10 mixing ratios by molecule, log10 haze enhancement over H2 Rayleigh scattering with its power-law index, log10
-    grey cloud opacity (cm^2 per molecule), and depth per e-fold of opacity, 2 Rp H / Rs^2."""
+    """Log10 mixing ratios by molecule, log10 haze enhancement over H2 Rayleigh scattering with its power-law index,
+    log10 grey cloud opacity (cm^2 per molecule), and depth per e-fold of opacity, 2 Rp H / Rs^2."""
 
     abundance_dex: Mapping[str, float]
     haze_dex: float
@@ -97,7 +103,7 @@ def depth_per_efold(
 
 def draw_atmosphere(rng: Generator, efold: float) -> Atmosphere:
     """Abundances, haze and cloud, each uniform in its logarithm."""
-    abundance = {molecule: float(rng.uniform(*ABUNDANCE_DEX)) for molecule in MOLECULES}
+    abundance = {molecule: float(rng.uniform(*ABUNDANCE_DEX[molecule])) for molecule in MOLECULES}
     haze, cloud = rng.uniform(*HAZE_DEX), rng.uniform(*CLOUD_DEX)
     return Atmosphere(abundance, float(haze), float(rng.uniform(3.0, 5.0)), float(cloud), efold)
 
@@ -106,8 +112,12 @@ def cross_section_cm2(molecule: str, wavelength_um: Floats) -> Floats:
     """Smooth template of one molecule."""
     log_wavelength = np.log(wavelength_um)
     dex = np.full(wavelength_um.shape, CONTINUUM_DEX[molecule])
-    for centre, width, strength in BANDS[molecule]:
-        dex += strength * np.exp(-0.5 * ((log_wavelength - np.log(centre)) / width) ** 2)
+    for centre, blue, red, strength in BANDS[molecule]:
+        distance = log_wavelength - np.log(centre)
+        dex += strength * np.exp(-0.5 * (distance / np.where(distance < 0, blue, red)) ** 2)
+    for k, period in enumerate(LINE_PERIODS):
+        phase = 1.0 + 2.4 * (k + len(LINE_PERIODS) * MOLECULES.index(molecule))
+        dex += LINE_STRENGTH_DEX * np.sin(2 * np.pi * log_wavelength / period + phase)
     return np.asarray(10.0**dex)
 
 
@@ -126,11 +136,10 @@ def spectral_shape(atmosphere: Atmosphere) -> Floats:
     return np.asarray(shape - shape[1:].mean())
 
 
-def limit_shape(shape: Floats) -> Floats:
-    """`shape` scaled, where need be, into the range of amplitudes of the challenge's planets."""
-    std = shape[1:].std()
-    scale = np.clip(std, *SHAPE_STD_RANGE) / std if std > 0 else 1.0
-    return np.asarray(shape * min(scale, FGS1_CONTRAST_LIMIT / max(abs(shape[0]), 1e-12)))
+def plausible(shape: Floats) -> bool:
+    """Whether amplitude and FGS1 contrast lie in the range of the challenge's planets."""
+    std = float(shape[1:].std())
+    return SHAPE_STD_RANGE[0] <= std <= SHAPE_STD_RANGE[1] and abs(float(shape[0])) <= FGS1_CONTRAST_LIMIT
 
 
 def read_spectra(path: str) -> Floats:
@@ -154,6 +163,11 @@ def read_spectra(path: str) -> Floats:
 
 
 def rescaled_shape(spectrum: Floats, mean_depth: float) -> Floats:
-    """Shape of a given spectrum at another mean depth. At equal H and Rs the amplitude 2 Rp H / Rs^2 goes with Rp."""
+    """Shape of a given spectrum at another mean depth, within the range of amplitudes.
+
+    At equal H and Rs the amplitude 2 Rp H / Rs^2 goes with Rp.
+    """
     own_depth = spectrum[1:].mean()
-    return np.asarray((spectrum - own_depth) * np.sqrt(mean_depth / own_depth))
+    shape = (spectrum - own_depth) * np.sqrt(mean_depth / own_depth)
+    std, contrast = max(shape[1:].std(), 1e-12), max(abs(shape[0]), 1e-12)
+    return np.asarray(shape * min(1.0, SHAPE_STD_RANGE[1] / std, FGS1_CONTRAST_LIMIT / contrast))

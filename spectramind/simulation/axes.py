@@ -34,7 +34,7 @@ def column_wavelengths_um(instrument: Instrument) -> Floats:
     """Wavelength of each detector column (columns,); for FGS1 one value."""
     if not instrument.dispersed:
         return np.array([FGS1_WAVELENGTH_UM])
-    return np.polyval(AIRS_DISPERSION, np.arange(instrument.columns, dtype=np.float64))
+    return np.asarray(np.polyval(AIRS_DISPERSION, np.arange(instrument.columns)), dtype=np.float64)
 
 
 def spectrum_wavelengths_um() -> Floats:
@@ -54,4 +54,4 @@ def time_axis(instrument: Instrument, n_pairs: int, window_h: float) -> TimeAxis
 
 def pair_times_h(axis: TimeAxis) -> Floats:
     """One time per CDS pair (pairs,): the mean of its two stamps."""
-    return axis.time_h.reshape(-1, 2).mean(axis=1)
+    return np.asarray(axis.time_h.reshape(-1, 2).mean(axis=1))

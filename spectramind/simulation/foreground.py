@@ -1,4 +1,4 @@
-"""Foreground: diffuse light that fills all rows, constant in time, smooth in wavelength, and that no planet transits."""
+"""Foreground: diffuse light that fills all rows, constant in time, smooth in wavelength, not dimmed by the transit."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def draw_foreground(rng: Generator, instrument: Instrument, share: float, scatte
     n = instrument.columns if instrument.dispersed else 1
     level = share * np.exp(rng.normal(0.0, scatter))
     tilt = 1.0 + rng.uniform(-0.3, 0.3) * (np.linspace(-1.0, 1.0, n) if n > 1 else np.zeros(1))
-    per_row = level * tilt * reference_levels(instrument, np.arange(n, dtype=np.float64))
+    per_row: Floats = level * tilt * reference_levels(instrument, np.arange(n, dtype=np.float64))
     return per_row if instrument.dispersed else per_row / FGS1_PIXELS_PER_ROW_SHARE

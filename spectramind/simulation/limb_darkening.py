@@ -1,8 +1,8 @@
 """Quadratic limb darkening, smooth in wavelength and temperature.
 
-I(mu) / I(1) = 1 - u1 (1 - mu) - u2 (1 - mu)^2. The anchors approximate the least-squares coefficients that Claret (2000,
-A&A 363, 1081) and Claret & Bloemen (2011, A&A 529, A75) tabulate for solar-metallicity dwarfs (log g = 4.5) in the R, H,
-K and Spitzer 3.6 um bands: darkening falls with wavelength and with temperature.
+I(mu) / I(1) = 1 - u1 (1 - mu) - u2 (1 - mu)^2. The anchors approximate the least-squares coefficients that Claret
+(2000, A&A 363, 1081) and Claret & Bloemen (2011, A&A 529, A75) tabulate for solar-metallicity dwarfs (log g = 4.5) in
+the R, H, K and Spitzer 3.6 um bands: darkening falls with wavelength and with temperature.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Images: where on the detector the light of one electron of signal falls, and how that moves with pointing.
 
-An image is kept as its Taylor series to second order in the displacement (dx, dy), whose terms each sum to zero over the
-detector but for light that leaves it; so jitter moves light between pixels and hardly changes the sum.
+An image is kept as its Taylor series to second order in the displacement (dx, dy). All terms but the first sum to zero
+over the detector, apart from light that leaves it: jitter moves light between pixels and hardly changes the sum.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ PERIOD_RANGE_D = (2.78, 7.62)
 SMA_SCATTER = 0.055
 """Standard deviation of ln(sma / Kepler) in the star table, whose columns do not agree exactly."""
 
-IMPACT_SCATTER = 0.36
-"""Impact parameters follow a half-normal law with this width."""
+TILT_MEAN_DEG, TILT_SCATTER_DEG = 1.45, 1.1
+"""90 degrees minus inclination, cut at 0, whatever the distance: as in the star table."""
 
 DURATION_RANGE_H = (1.8, 6.8)
 MINIMUM_BASELINE_H = 0.3
@@ -58,8 +58,8 @@ def draw_orbit(rng: Generator, star: StarProperties, radius_ratio: float) -> Orb
         period = rng.uniform(*PERIOD_RANGE_D)
         kepler = SMA_AT_ONE_DAY * np.cbrt(star.mass * period**2) / star.radius
         sma = float(kepler * np.exp(rng.normal(0.0, SMA_SCATTER)))
-        impact = abs(rng.normal(0.0, IMPACT_SCATTER))
-        orbit = Orbit(float(period), sma, _inclination_deg(impact, sma))
+        tilt = max(rng.normal(TILT_MEAN_DEG, TILT_SCATTER_DEG), 0.0)
+        orbit = Orbit(float(period), sma, float(90.0 - tilt))
         if DURATION_RANGE_H[0] <= transit_duration_h(orbit, radius_ratio) <= DURATION_RANGE_H[1]:
             return orbit
     raise RuntimeError(f"no orbit transits {star} for {DURATION_RANGE_H} hours")

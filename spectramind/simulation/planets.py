@@ -13,7 +13,7 @@ from spectramind.simulation.atmospheres import (
     depth_per_efold,
     draw_atmosphere,
     draw_mean_depth,
-    limit_shape,
+    plausible,
     rescaled_shape,
     spectral_shape,
 )
@@ -26,9 +26,11 @@ from spectramind.types import Floats, Star
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 PLANET_STREAM, DETECTOR_STREAM, VISIT_STREAM = 0, 1, 2
-PLANET_MASS_LOG = (-0.05, 0.97)
+MAXIMUM_TRIES = 10_000
+PLANET_MASS_LOG = (-0.3, 0.97)
 PLANET_MASS_RANGE = (0.049, 24.7)
-"""Mean and standard deviation of ln(Mp / Jupiter) in the star table, and its range."""
+"""Mean and standard deviation of ln(Mp / Jupiter), and its range. Light planets are drawn again more often, for their
+spectra are too strong; the mean is lower than the star table's -0.05 by as much as that raises it."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,11 @@ def draw_planet(
     radius_ratio = float(np.sqrt(mean_depth))
     table = draw_orbit(rng, star, radius_ratio)
     orbit = true_orbit(rng, table, options.geometry_scatter)
-    planet_mass = float(np.clip(np.exp(rng.normal(*PLANET_MASS_LOG)), *PLANET_MASS_RANGE))
-    efold = depth_per_efold(radius_ratio, star.radius, star.temperature, table.sma, planet_mass)
-    atmosphere = draw_atmosphere(rng, efold) if spectra is None else None
-    if atmosphere is not None:
-        shape = limit_shape(spectral_shape(atmosphere))
+    if spectra is None:
+        planet_mass, atmosphere, shape = _draw_atmosphere(rng, star, radius_ratio, table.sma)
     else:
-        assert spectra is not None
-        shape = limit_shape(rescaled_shape(spectra[int(rng.integers(len(spectra)))], mean_depth))
+        planet_mass, atmosphere = _draw_mass(rng), None
+        shape = rescaled_shape(spectra[int(rng.integers(len(spectra)))], mean_depth)
     duration = transit_duration_h(orbit, radius_ratio)
     n_visits = 2 if rng.random() < options.two_visit_fraction else 1
     return SimulatedPlanet(
@@ -103,3 +102,21 @@ def draw_planet(
         duration_h=duration,
         mid_time_h=tuple(draw_mid_transit_h(rng, duration, options) for _ in range(n_visits)),
     )
+
+
+def _draw_mass(rng: Generator) -> float:
+    return float(np.clip(np.exp(rng.normal(*PLANET_MASS_LOG)), *PLANET_MASS_RANGE))
+
+
+def _draw_atmosphere(
+    rng: Generator, star: StarProperties, radius_ratio: float, sma: float
+) -> tuple[float, Atmosphere, Floats]:
+    """Planet mass, atmosphere and spectral shape, drawn again until the shape is like the challenge's."""
+    for _ in range(MAXIMUM_TRIES):
+        mass = _draw_mass(rng)
+        efold = depth_per_efold(radius_ratio, star.radius, star.temperature, sma, mass)
+        atmosphere = draw_atmosphere(rng, efold)
+        shape = spectral_shape(atmosphere)
+        if plausible(shape):
+            return mass, atmosphere, shape
+    raise RuntimeError(f"no atmosphere of {star} has a spectrum of the challenge's amplitude")

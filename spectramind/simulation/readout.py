@@ -6,8 +6,8 @@ Both reads sample one ramp, so the photon noise of the first is part of the seco
     counts_i = floor((L^-1(charge_i) + read noise - offset) gain),
 
 where L is the pixel's linearity polynomial. Counts are truncated, not rounded: real first reads lie half a count lower
-than their light. Above `POISSON_LIMIT` electrons the Poisson law is drawn as a normal one of the same mean and variance;
-with the read noise added, the skewness that this leaves out is below 0.03.
+than their light. Above `POISSON_LIMIT` electrons the Poisson law is drawn as a normal one of the same mean and
+variance; with the read noise added, the skewness that this leaves out is below 0.03.
 """
 
 from __future__ import annotations
@@ -104,28 +104,28 @@ def _measured(charge: float, level: float, start: float, c: Floats) -> float:
     m = start + (charge - level) / slope
     value = c[0] + m * (c[1] + m * (c[2] + m * (c[3] + m * (c[4] + m * c[5]))))
     slope = c[1] + m * (2 * c[2] + m * (3 * c[3] + m * (4 * c[4] + m * 5 * c[5])))
-    return m - (value - charge) / slope
+    return float(m - (value - charge) / slope)
 
 
 @numba.njit(cache=True)
 def _read_out(
-    rng,
-    signal,
-    source,
-    images,
-    displacement,
-    foreground,
-    response,
-    dark,
-    read,
-    linear,
-    level,
-    start,
-    share,
-    gain,
-    offset,
-    counts,
-):
+    rng: Generator,
+    signal: Floats,
+    source: NDArray[np.int64],
+    images: Floats,
+    displacement: Floats,
+    foreground: Floats,
+    response: Floats,
+    dark: Floats,
+    read: Floats,
+    linear: Floats,
+    level: Floats,
+    start: Floats,
+    share: float,
+    gain: float,
+    offset: float,
+    counts: NDArray[np.uint16],
+) -> None:
     n_pixels, n_pairs = counts.shape[0], signal.shape[1]
     for p in range(n_pixels):
         light, image, c = signal[source[p]], images[p], linear[p]
