@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+
+import numpy as np
+
+from spectramind.provenance.environment import environment_snapshot
+
+
+def test_the_snapshot_names_what_made_a_result() -> None:
+    snapshot = environment_snapshot()
+    expected = {"git_commit", "dvc_rev", "docker_image", "poetry_lock_hash", "torch_version", "cuda_version"}
+    assert expected | {"driver_version", "python", "platform", "cpu_count", "ram_bytes"} <= snapshot.keys()
+    assert snapshot["python"] == platform.python_version()
+    assert snapshot["libraries"]["numpy"] == np.__version__
+    assert snapshot["ram_bytes"] > 1e8
+    assert json.loads(json.dumps(snapshot)) == snapshot
+
+
+def test_the_environment_has_the_last_word_and_no_library_is_imported() -> None:
+    program = (
+        "import json, sys; from spectramind.provenance.environment import environment_snapshot as s;"
+        "print(json.dumps([s(), sorted({'numpy', 'torch', 'zarr', 'dask'} & set(sys.modules))]))"
+    )
+    variables = {"GIT_COMMIT": "abc", "CUDA_VERSION": "12.6", "NVIDIA_DRIVER_VERSION": "570", "DOCKER_IMAGE": "image:1"}
+    answer = subprocess.run([sys.executable, "-c", program], env=variables, capture_output=True, check=True)
+    snapshot, imported = json.loads(answer.stdout)
+    assert imported == []
+    names = ("git_commit", "cuda_version", "driver_version", "docker_image")
+    assert [snapshot[name] for name in names] == ["abc", "12.6", "570", "image:1"]
