@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 SUITES = Path(expectations.__file__).parent
 """The folder of the suites."""
 
-INDEX_COLUMNS = ("planet_id", "visit", "instrument")
+INDEX_COLUMNS = ("planet_id", "split", "visit", "instrument")
 """Columns that name a row, where the table has them."""
+
+Row = tuple[str, ...]
+"""The values of a failing row's index columns."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The verdict on one expectation. `rows` name the failing rows, `planets` their planets."""
+    """The verdict on one expectation; `rows` name the failing rows by the table's index columns."""
 
     check: str
     column: str
@@ -41,19 +44,19 @@ class Finding:
     observed: str
     success: bool
     on_failure: str
-    rows: tuple[str, ...]
-    planets: tuple[str, ...]
+    rows: tuple[Row, ...]
     meaning: str
     cure: str
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """The verdict on one table."""
+    """The verdict on one table of `n_rows` rows, each named by the columns `index`."""
 
     suite: str
     title: str
     n_rows: int
+    index: tuple[str, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -65,13 +68,13 @@ class SuiteResult:
         return tuple(finding for finding in self.findings if not finding.success)
 
     @property
-    def quarantined(self) -> dict[str, str]:
-        """Planet to reason, for every planet that a failed `quarantine` expectation names."""
-        reasons: dict[str, str] = {}
+    def quarantined(self) -> dict[Row, str]:
+        """Row to reason, for every row that fails a `quarantine` expectation."""
+        reasons: dict[Row, str] = {}
         for finding in self.failures:
             if finding.on_failure == "quarantine":
-                for planet_id in finding.planets:
-                    reasons.setdefault(planet_id, f"{finding.column} {finding.limits}: {finding.meaning}")
+                for row in finding.rows:
+                    reasons.setdefault(row, f"{finding.column} is not {finding.limits}: {finding.meaning}")
         return reasons
 
     def to_json(self) -> dict[str, Any]:
@@ -80,10 +83,9 @@ class SuiteResult:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SuiteResult:
         findings = tuple(
-            Finding(**{**finding, "rows": tuple(finding["rows"]), "planets": tuple(finding["planets"])})
-            for finding in document["findings"]
+            Finding(**{**finding, "rows": tuple(map(tuple, finding["rows"]))}) for finding in document["findings"]
         )
-        return cls(document["suite"], document["title"], document["n_rows"], findings)
+        return cls(document["suite"], document["title"], document["n_rows"], tuple(document["index"]), findings)
 
 
 def load_suite(name: str) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def validate(name: str, table: pd.DataFrame) -> SuiteResult:
     order = {_identity(expectation): place for place, expectation in enumerate(document["expectations"])}
     results = sorted(verdict["results"], key=lambda result: order[_identity(result["expectation_config"])])
     findings = tuple(_finding(result, table, index) for result in results)
-    return SuiteResult(name, document["meta"]["title"], len(table), findings)
+    return SuiteResult(name, document["meta"]["title"], len(table), tuple(index), findings)
 
 
 def stop_on_failure(results: Iterable[SuiteResult], where: str | Path) -> None:
@@ -126,7 +128,7 @@ def stop_on_failure(results: Iterable[SuiteResult], where: str | Path) -> None:
     for result in results:
         for finding in result.failures:
             if finding.on_failure == "stop":
-                subject = ", ".join(finding.rows[:5]) or result.suite
+                subject = ", ".join(" ".join(row) for row in finding.rows[:5]) or result.suite
                 raise InputError(
                     where,
                     f"{finding.column} {finding.limits}",
@@ -163,8 +165,7 @@ def _finding(result: Mapping[str, Any], table: pd.DataFrame, index: Sequence[str
         observed=observed,
         success=bool(result["success"]),
         on_failure=meta["on_failure"],
-        rows=() if result["success"] else tuple(dict.fromkeys(" ".join(map(str, row)) for row in failing)),
-        planets=() if result["success"] or "planet_id" not in index else tuple(dict.fromkeys(str(r[0]) for r in failing)),
+        rows=() if result["success"] else tuple(dict.fromkeys(tuple(map(str, row)) for row in failing)),
         meaning=meta["meaning"],
         cure=meta["cure"],
     )

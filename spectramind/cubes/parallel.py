@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from spectramind.cubes.options import DaskOptions
@@ -41,6 +41,7 @@ def map_units(
     items: Iterable[Item],
     options: DaskOptions,
     on_result: Callable[[Outcome[Item, Value]], None] | None = None,
+    client: Any = None,
 ) -> list[Outcome[Item, Value]]:
     """`function(item)` for every item, in parallel; the outcomes in the order of `items`.
 
@@ -48,11 +49,12 @@ def map_units(
     way, so memory depends on the number of workers alone; return small values such as paths and digests. An
     exception becomes its item's outcome. The unit of a worker that died is done again up to `options.redo` times, then
     its outcome is a SpectraMindError that says so. Function, items and values must be picklable if they go to another
-    process. Raises SettingsError if no scheduler answers at `options.address`.
+    process. `client` from `shared_workers` saves starting workers. Raises SettingsError if no scheduler answers at
+    `options.address`.
     """
     items = list(items)
     outcomes: dict[int, Outcome[Item, Value]] = {}
-    with closing(_arriving(function, items, options)) as arriving:  # ends the workers when `on_result` raises, too
+    with closing(_arriving(function, items, options, client)) as arriving:  # ends the workers when `on_result` raises, too
         for index, outcome in arriving:
             outcomes[index] = outcome
             if on_result is not None:
@@ -61,7 +63,7 @@ def map_units(
 
 
 def _arriving(
-    function: Callable[[Item], Value], items: list[Item], options: DaskOptions
+    function: Callable[[Item], Value], items: list[Item], options: DaskOptions, client: Any
 ) -> Generator[tuple[int, Outcome[Item, Value]]]:
     if not items:
         return
@@ -69,7 +71,7 @@ def _arriving(
         for index, item in enumerate(items):
             yield index, _attempt(item, lambda item=item: function(item))  # type: ignore[misc]
         return
-    with _client(options, len(items)) as client:
+    with _client(options, len(items)) if client is None else nullcontext(client) as client:
         yield from _submit_all(client, function, items)
 
 
@@ -163,15 +165,13 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
 
 
 @contextmanager
-def shared_workers(options: DaskOptions) -> Iterator[DaskOptions]:
-    """Options for several calls of `map_units` on the same workers, which live as long as this context.
-
-    Starting worker processes takes seconds; threads and a cluster of one's own need no such care.
-    """
+def shared_workers(options: DaskOptions) -> Iterator[Any]:
+    """A `client` for several calls of `map_units` on the same workers, which end with this context; starting them takes
+    seconds. None where the work is done here."""
     from dask.system import CPU_COUNT
 
-    if options.address or options.scheduler != "processes":
-        yield options
+    if options.scheduler == "synchronous" and not options.address:
+        yield None
         return
     with _client(options, options.workers or CPU_COUNT) as client:
-        yield replace(options, address=client.scheduler.address)
+        yield client

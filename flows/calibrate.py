@@ -1,0 +1,180 @@
+"""Flow `calibrate`: raw frames to calibrated cubes, judged by the data contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import flow
+
+from flows.contracts import judge, publish_data_quality
+from flows.run_directory import RunDirectory
+from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
+from flows.tasks import Json, remembered
+from flows.units import VisitJob, calibrate_unit, visit_identity
+from flows.workspace import ABSENT, Visit, VisitKey, Workspace, workspace
+from settings.tree import Settings
+from spectramind.cubes.store import STATISTICS
+from spectramind.data.layout import SPLITS, Split
+from spectramind.errors import InputError, QuarantineError
+from spectramind.provenance.digests import digest_json
+from spectramind.provenance.units import unit_path, verify_unit
+
+Item = TypeVar("Item")
+
+BATCHES = 8
+"""Prefect tasks per split and stage: enough to follow in its UI, few enough to cost nothing."""
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A calibrated visit in the store."""
+
+    visit: Visit
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Usable cubes by split and planet, and what was set aside: visit to reason."""
+
+    cubes: dict[tuple[Split, str], tuple[Cube, ...]]
+    quarantined: dict[VisitKey, str]
+
+    def planets(self, split: Split) -> tuple[str, ...]:
+        """The planets of a split of which at least one visit is usable."""
+        return tuple(planet for kind, planet in self.cubes if kind == split)
+
+    def reasons(self, split: Split) -> dict[str, str]:
+        """Planet to reason, for the planets of a split without a usable visit."""
+        usable = set(self.planets(split))
+        return {
+            planet: reason
+            for (kind, planet, _), reason in self.quarantined.items()
+            if kind == split and planet not in usable
+        }
+
+
+@flow(name="calibrate")
+def calibrate(settings: Settings, run: RunDirectory | None = None) -> Calibration:
+    """Calibrate every visit of the data set into the store; write `calibration/` of the run."""
+    with workspace(settings, run, "calibrate") as work:
+        if work.calibration is None:
+            work.calibration = _calibrate(work)
+        return work.calibration
+
+
+def _calibrate(work: Workspace) -> Calibration:
+    planets = planets_table(work.dataset, work.planets, work.visits)
+    unfit = {row[:2]: reason for row, reason in judge(work, "raw_metadata", planets).quarantined.items()}
+    cubes, refused = _calibrated_cubes(work)
+    for visit in work.visits:
+        if reason := unfit.get((visit.planet_id, visit.split)):
+            refused.setdefault(visit.key, reason)
+    judge(work, "raw_visits", raw_visits_table(work.visits, ABSENT, refused))
+    statistics = [Statistics.read(*cube.visit.key, cube.path / STATISTICS) for cube in cubes]
+    for row, reason in judge(work, "calibrated_visits", light_curves_table(statistics)).quarantined.items():
+        planet_id, split, visit, _instrument = row
+        refused.setdefault(_key(split, planet_id, int(visit)), reason)
+    usable: dict[tuple[Split, str], tuple[Cube, ...]] = {}
+    for cube in cubes:
+        if cube.visit.key not in refused:
+            planet = cube.visit.split, cube.visit.planet_id
+            usable[planet] = (*usable.get(planet, ()), cube)
+    calibration = Calibration(usable, refused)
+    for key, reason in refused.items():
+        work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
+    publish_data_quality(work, calibration.quarantined, statistics)
+    require_enough(work, "train", calibration.reasons("train"))
+    require_enough(work, "test", calibration.reasons("test"))
+    return calibration
+
+
+def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
+    """InputError if more train planets are lost than `data.quarantine_limit` allows, or all planets of a split."""
+    total = len(work.planets[split])
+    limit = work.settings.data.quarantine_limit
+    allowed = max(limit * total, 2.0) if split == "train" else total - 1
+    if total and len(lost) > min(allowed, total - 1):
+        names = "; ".join(f"{planet}: {reason}" for planet, reason in list(lost.items())[:3])
+        raise InputError(
+            work.dataset.root / split,
+            f"at most {min(allowed, total - 1):.0f} of {total} {split} planets set aside",
+            f"{len(lost)} ({names})",
+            "Restore their files, or raise data.quarantine_limit.",
+        )
+
+
+def batches(items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
+    """`items` in at most `BATCHES` runs of equal length, with a name for each."""
+    size = max(1, -(-len(items) // BATCHES))
+    starts = range(0, len(items), size)
+    for number, start in enumerate(starts, start=1):
+        yield f"{number}/{len(starts)}", items[start : start + size]
+
+
+def _calibrated_cubes(work: Workspace) -> tuple[list[Cube], dict[VisitKey, str]]:
+    """Every visit calibrated, in batches that Prefect remembers; and the visits whose files are unusable."""
+    cubes: list[Cube] = []
+    refused: dict[VisitKey, str] = {}
+    with work.progress("Calibrating visits", len(work.visits)) as advance:
+        for split in SPLITS:
+            for name, batch in batches([visit for visit in work.visits if visit.split == split]):
+                jobs = [_job(work, visit) for visit in batch]
+                rows = remembered(
+                    f"calibrate {split} {name}",
+                    digest_json({"calibrate": [job.identity for job in jobs]}),
+                    lambda jobs=jobs: _run(work, jobs, advance),  # type: ignore[misc]
+                    work.layout.task_results,
+                    lambda rows, jobs=jobs: _sound(work, jobs, rows),  # type: ignore[misc]
+                )
+                for visit, job, row in zip(batch, jobs, rows, strict=True):
+                    if row["digest"] is None:
+                        refused[visit.key] = row["reason"]
+                    else:
+                        cubes.append(Cube(visit, job.target, row["digest"]))
+    return cubes, refused
+
+
+def _job(work: Workspace, visit: Visit) -> VisitJob:
+    options, cubes = work.settings.calibration, work.settings.cubes
+    identity = visit_identity(visit.planet_id, visit.visit, visit.inputs, options, cubes)
+    return VisitJob(
+        root=work.dataset.root,
+        metadata_digest=digest_json(work.metadata),
+        split=visit.split,
+        planet_id=visit.planet_id,
+        visit=visit.visit,
+        target=unit_path(work.layout.visit_unit(*visit.key), identity),
+        identity=identity,
+        calibration=options,
+        cubes=cubes,
+        digest_index=work.layout.digest_index,
+    )
+
+
+def _run(work: Workspace, jobs: list[VisitJob], advance: Any) -> Json:
+    """One row per job: the digest of its unit, or the reason why there is none."""
+    rows = []
+    for outcome in work.spread(calibrate_unit, jobs, lambda _outcome: advance()):
+        if outcome.error is None and outcome.value is not None:
+            rows.append({"digest": outcome.value.digest, "reason": None})
+        elif isinstance(outcome.error, QuarantineError):
+            rows.append({"digest": None, "reason": str(outcome.error)})
+        elif outcome.error is not None:
+            raise outcome.error
+    return rows
+
+
+def _sound(work: Workspace, jobs: list[VisitJob], rows: Json) -> bool:
+    """Are the units that a stored result speaks of still there and whole?"""
+    return all(
+        row["digest"] is None or not verify_unit(job.target, work.digests) for job, row in zip(jobs, rows, strict=True)
+    )
+
+
+def _key(split: str, planet_id: str, visit: int) -> VisitKey:
+    return ("train" if split == "train" else "test"), planet_id, visit

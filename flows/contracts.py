@@ -1,0 +1,59 @@
+"""The data contracts as flows use them: a verdict per table, remembered; failures told; the report written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flows.quality import SuiteResult, load_suite, stop_on_failure, validate
+from flows.report import data_quality_page
+from flows.tables import Statistics, light_curves_table, steps_table
+from flows.tasks import remembered
+from spectramind.provenance.digests import code_digest, digest_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flows.workspace import VisitKey, Workspace
+
+
+def judge(work: Workspace, suite: str, table: pd.DataFrame) -> SuiteResult:
+    """The verdict of `suite` on `table`; InputError if an expectation fails that must hold."""
+    key = digest_json({"suite": load_suite(suite), "table": table.to_csv(), "code": code_digest("flows.quality")})
+    document = remembered(
+        f"contract {suite}", key, lambda: validate(suite, table).to_json(), work.layout.task_results
+    )
+    result = SuiteResult.from_json(document)
+    work.verdicts[suite] = result
+    stop_on_failure([result], work.dataset.root)
+    for finding in result.failures:
+        if finding.on_failure == "report":
+            names = ", ".join(" ".join(row) for row in finding.rows[:3])
+            more = f" and {len(finding.rows) - 3} more" if len(finding.rows) > 3 else ""
+            message = f"{suite}: {finding.column} is not {finding.limits} ({names}{more}): {finding.meaning}"
+            work.run.journal.event("warning", message=message)
+    return result
+
+
+def publish_data_quality(work: Workspace, quarantined: Mapping[VisitKey, str], statistics: Sequence[Statistics]) -> None:
+    """`calibration/data_quality.html` and `.json` of the run, with all verdicts so far."""
+    folder = work.run.folder("calibration")
+    light_curves, steps = light_curves_table(statistics), steps_table(statistics)
+    rows = [
+        {"split": split, "planet_id": planet_id, "visit": visit, "reason": reason}
+        for (split, planet_id, visit), reason in quarantined.items()
+    ]
+    document = {
+        "data_revision": work.data_revision,
+        "planets": {split: len(planets) for split, planets in work.planets.items()},
+        "quarantined": rows,
+        "notes": {planet: list(notes) for planet, notes in work.dataset.issues.items()},
+        "success": not rows and all(result.success for result in work.verdicts.values()),
+        "suites": [result.to_json() for result in work.verdicts.values()],
+        "steps": json.loads(steps.to_json(orient="records")),
+        "light_curves": json.loads(light_curves.to_json(orient="records")),
+    }
+    (folder / "data_quality.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    page = data_quality_page(work.dataset.root.name, document, list(work.verdicts.values()), steps, light_curves)
+    (folder / "data_quality.html").write_text(page, encoding="utf-8")

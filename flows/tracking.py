@@ -1,0 +1,249 @@
+"""Experiment tracking. The only module that imports MLflow.
+
+Tracking never stops the work: the first failure is told once, and from then on what would have gone to MLflow is appended
+to a JSON-lines file in the run's directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.orchestration import TELEMETRY_OFF
+from flows.store_layout import StoreLayout
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REGISTERED_MODEL = "spectramind-v50"
+
+MLFLOW_ENVIRONMENT = {
+    **TELEMETRY_OFF,
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+}
+
+PARAMETER_BATCH, METRIC_BATCH = 100, 1000
+"""What one request to an MLflow server may carry."""
+
+PARAMETER_LENGTH = 6000
+
+
+@dataclass(frozen=True)
+class Destination:
+    """An MLflow tracking store: `uri`, the `experiment`, where a new experiment keeps its files (None: the server decides)
+    and the lock under which a database is initialised."""
+
+    uri: str
+    experiment: str
+    artifacts: Path | None
+    lock: Path
+
+    @classmethod
+    def of(cls, store: Path, uri: str | None, experiment: str) -> Destination:
+        """`uri` if given, else a SQLite database inside `store`."""
+        layout = StoreLayout(store)
+        if uri:
+            return cls(uri, experiment, None, layout.mlflow_lock)
+        return cls(layout.mlflow_uri, experiment, layout.mlflow_artifacts.resolve(), layout.mlflow_lock)
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model for the registry: the `checkpoint` directory, the module file whose `_load_pyfunc` reads it, the source
+    packages that this module needs, and the exact versions of the libraries."""
+
+    checkpoint: Path
+    loader: Path
+    sources: tuple[Path, ...]
+    requirements: tuple[str, ...]
+
+
+@dataclass
+class Tracker:
+    """One run. `run_id` is None while MLflow has not answered; `warnings` tells what failed."""
+
+    destination: Destination
+    spool: Path
+    warn: Callable[[str], None]
+    run_id: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def start(self, name: str, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Open a run with its parameters and tags."""
+        flat = {key: str(value)[:PARAMETER_LENGTH] for key, value in flatten(parameters).items()}
+
+        def send() -> None:
+            client = _client(self.destination)
+            experiment_id = _experiment_id(client, self.destination)
+            run = client.create_run(experiment_id, run_name=name, tags=dict(tags))
+            self.run_id = run.info.run_id
+            self._send_parameters(client, flat)
+
+        self._attempt({"event": "start", "name": name, "parameters": flat, "tags": dict(tags)}, send)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log finite `values`, in batches."""
+
+        def send() -> None:
+            import math
+            import time
+
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            entities = [Metric(name, value, now, step) for name, value in values.items() if math.isfinite(value)]
+            for batch in _batches(entities, METRIC_BATCH):
+                _client(self.destination).log_batch(self._id, metrics=batch)
+
+        self._attempt({"event": "metrics", "values": dict(values), "step": step}, send)
+
+    def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
+        """Attach files to the run, such as figures and reports."""
+
+        def send() -> None:
+            for path in paths:
+                _client(self.destination).log_artifact(self._id, str(path), folder)
+
+        self._attempt({"event": "files", "paths": [str(path) for path in paths], "folder": folder}, send)
+
+    def model(self, model: ServedModel) -> None:
+        """Log the model to the run and register a new version of `spectramind-v50`."""
+
+        def send() -> None:
+            import mlflow
+
+            mlflow.set_tracking_uri(self.destination.uri)
+            with mlflow.start_run(run_id=self._id):
+                mlflow.pyfunc.log_model(
+                    name="model",
+                    loader_module=model.loader.stem,
+                    data_path=str(model.checkpoint),
+                    code_paths=[str(model.loader), *map(str, model.sources)],
+                    pip_requirements=list(model.requirements),
+                    registered_model_name=REGISTERED_MODEL,
+                )
+
+        self._attempt({"event": "model", "checkpoint": str(model.checkpoint)}, send)
+
+    def finish(self, status: str) -> None:
+        """Close the run as `FINISHED` or `FAILED`."""
+        self._attempt({"event": "finish", "status": status}, lambda: self._finish(status))
+
+    def _finish(self, status: str) -> None:
+        _client(self.destination).set_terminated(self._id, status)
+
+    @property
+    def _id(self) -> str:
+        if self.run_id is None:
+            raise RuntimeError("the MLflow run was not created")
+        return self.run_id
+
+    def _send_parameters(self, client: MlflowClient, flat: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        for batch in _batches([Param(key, value) for key, value in flat.items()], PARAMETER_BATCH):
+            client.log_batch(self._id, params=batch)
+
+    def _attempt(self, event: Mapping[str, Any], send: Callable[[], None]) -> None:
+        # Any failure of a tracking service, an absent library included, must leave the training untouched.
+        if not self.warnings:
+            try:
+                send()
+                return
+            except Exception as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                message = f"MLflow at {_without_credentials(self.destination.uri)} failed ({reason}); see {self.spool}"
+                self.warnings.append(message)
+                self.warn(message)
+        self.spool.parent.mkdir(parents=True, exist_ok=True)
+        with self.spool.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"run_id": self.run_id, **event}, default=str) + "\n")
+
+
+@contextmanager
+def tracked_run(
+    destination: Destination,
+    spool: Path,
+    warn: Callable[[str], None],
+    name: str,
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> Iterator[Tracker]:
+    """A run that is closed whatever happens inside the block."""
+    tracker = Tracker(destination, spool, warn)
+    tracker.start(name, parameters, tags)
+    try:
+        yield tracker
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def run_link(destination: Destination, run_id: str) -> str:
+    """Where the run is found: the address of a server, or the database with the run's id."""
+    if destination.uri.startswith("http"):
+        return f"{_without_credentials(destination.uri).rstrip('/')}/#/runs/{run_id}"
+    return f"{destination.experiment}, run {run_id} (spectramind ui)"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+        else:
+            flat[name] = value
+    return flat
+
+
+def load_registered(uri: str, version: int | str = "latest") -> Any:
+    """The registered model `spectramind-v50` as an MLflow pyfunc."""
+    os.environ.update(MLFLOW_ENVIRONMENT)
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    return mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}/{version}")
+
+
+def _client(destination: Destination) -> MlflowClient:
+    os.environ.update(MLFLOW_ENVIRONMENT)
+    import mlflow
+    from filelock import FileLock
+
+    destination.lock.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that migrate one new database at the same time break it.
+    with FileLock(destination.lock):
+        return mlflow.MlflowClient(tracking_uri=destination.uri, registry_uri=destination.uri)
+
+
+def _experiment_id(client: MlflowClient, destination: Destination) -> str:
+    from filelock import FileLock
+
+    with FileLock(destination.lock):
+        experiment = client.get_experiment_by_name(destination.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None if destination.artifacts is None else destination.artifacts.as_uri()
+        return str(client.create_experiment(destination.experiment, artifact_location=location))
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
+
+
+def _without_credentials(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

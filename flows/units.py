@@ -1,0 +1,152 @@
+"""The units of work that Dask spreads over workers: one calibrated visit, one fitted planet.
+
+Jobs carry paths, digests and options, so that any process can do them; their results are digests, never arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectramind.calibration.options import CalibrationOptions
+from spectramind.cubes.options import CubeOptions
+from spectramind.data.layout import Dataset, Split, open_dataset
+from spectramind.errors import QuarantineError
+from spectramind.instruments import Instrument
+from spectramind.provenance.digests import FileDigests, code_digest, digest_json
+from spectramind.provenance.units import build_unit
+from spectramind.transit.options import TransitOptions
+from spectramind.types import RawExposure, Star
+
+FIT = "fit.npz"
+
+CALIBRATION_TABLES = ("adc_info.csv", "train_adc_info.csv", "test_adc_info.csv", "axis_info.parquet", "wavelengths.csv")
+"""The metadata files that the calibration of a visit depends on."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished unit."""
+
+    path: Path
+    digest: str
+    computed: bool
+
+
+@dataclass(frozen=True)
+class VisitJob:
+    """Calibrate one visit into the unit `target`."""
+
+    root: Path
+    metadata_digest: str
+    split: Split
+    planet_id: str
+    visit: int
+    target: Path
+    identity: Mapping[str, Any]
+    calibration: CalibrationOptions
+    cubes: CubeOptions
+    digest_index: Path
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Fit one planet's calibrated visits into the unit `target`."""
+
+    star: Star
+    cubes: tuple[Path, ...]
+    target: Path
+    identity: Mapping[str, Any]
+    transit: TransitOptions
+    digest_index: Path
+
+
+def visit_identity(
+    planet_id: str, visit: int, inputs: Mapping[str, str], calibration: CalibrationOptions, cubes: CubeOptions
+) -> dict[str, Any]:
+    """What a calibrated visit depends on: its files, the metadata tables, the options and the code."""
+    return {
+        "kind": "calibrated visit",
+        "inputs": dict(inputs),
+        "settings": {
+            "planet_id": planet_id,
+            "visit": visit,
+            "calibration": asdict(calibration),
+            "cubes": asdict(cubes),
+        },
+        "code": _calibration_code(),
+    }
+
+
+def fit_identity(star: Star, cube_digests: Mapping[str, str], transit: TransitOptions) -> dict[str, Any]:
+    """What a fit depends on: the calibrated visits, the row of the star table, the options and the code."""
+    row = {name: repr(value) for name, value in asdict(star).items()}
+    return {
+        "kind": "transit fit",
+        "inputs": {**cube_digests, "star": digest_json(row)},
+        "settings": {"transit": asdict(transit)},
+        "code": _transit_code(),
+    }
+
+
+def calibrate_unit(job: VisitJob) -> Done:
+    """Read, calibrate and store one visit. QuarantineError if its files are unusable."""
+    from spectramind.calibration.kill_chain import calibrate_visit
+    from spectramind.cubes.store import write_cube
+    from spectramind.data.frames import read_exposure
+
+    def write(folder: Path) -> None:
+        dataset = _dataset(job.root, job.metadata_digest)
+
+        def read(instrument: Instrument) -> RawExposure:
+            return read_exposure(dataset, job.split, job.planet_id, job.visit, instrument)
+
+        visit = calibrate_visit(read, job.planet_id, job.visit, job.calibration)
+        write_cube(folder, visit, {"inputs": digest_json(job.identity["inputs"])}, job.cubes)
+
+    result = build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
+    return Done(result.path, result.digest, result.computed)
+
+
+def fit_unit(job: FitJob) -> Done:
+    """Fit one planet. QuarantineError if no spectrum can be had from its light curves."""
+    from spectramind.cubes.store import read_cube
+    from spectramind.transit.fit import fit_planet
+
+    def write(folder: Path) -> None:
+        visits = [read_cube(path) for path in job.cubes]
+        try:
+            fit = fit_planet(visits, job.star, job.transit)
+        except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            raise QuarantineError(
+                f"planet {job.star.planet_id}", "light curves with a transit", f"no fit ({error})", "Look at its cubes."
+            ) from error
+        fit.save(folder / FIT)
+
+    result = build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
+    return Done(result.path, result.digest, result.computed)
+
+
+@lru_cache(maxsize=1)
+def _dataset(root: Path, _metadata_digest: str) -> Dataset:
+    """Opened once per process and state of the metadata."""
+    return open_dataset(root)
+
+
+@lru_cache(maxsize=1)
+def _calibration_code() -> str:
+    return code_digest(
+        *("spectramind.data", "spectramind.calibration", "spectramind.cubes"),
+        *("spectramind.types", "spectramind.instruments"),
+    )
+
+
+@lru_cache(maxsize=1)
+def _transit_code() -> str:
+    return code_digest("spectramind.transit", "spectramind.types", "spectramind.instruments")
+

@@ -1,0 +1,213 @@
+"""What the flows of one run share: settings, run directory, data set, store, workers, progress, results so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flows.run_directory import RunDirectory
+from flows.store_layout import StoreLayout
+from flows.units import CALIBRATION_TABLES
+from spectramind.cubes.parallel import Outcome, map_units, shared_workers
+from spectramind.data.layout import SPLITS, Dataset, Split, open_dataset
+from spectramind.errors import InputError, SettingsError
+from spectramind.instruments import N_WAVELENGTHS
+from spectramind.provenance.digests import FileDigests, digest_json
+from spectramind.types import Floats
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task
+
+    from flows.calibrate import Calibration
+    from flows.fit import Fits
+    from flows.predict import Prediction
+    from flows.quality import SuiteResult
+    from flows.train import Training
+    from settings.tree import Settings
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+VisitKey = tuple[Split, str, int]
+
+ABSENT = "absent"
+"""Stands for the digest of a file that is not there or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit of one planet, with the digests of its files."""
+
+    split: Split
+    planet_id: str
+    visit: int
+    inputs: Mapping[str, str]
+
+    @property
+    def key(self) -> VisitKey:
+        return self.split, self.planet_id, self.visit
+
+
+class Workspace:
+    """One run at work. A plain class: Prefect shows parameters in its UI and need not look inside."""
+
+    def __init__(self, settings: Settings, run: RunDirectory, resources: ExitStack) -> None:
+        self.settings = settings
+        self.run = run
+        self.layout = StoreLayout(Path(settings.outputs.store))
+        self.digests = FileDigests(self.layout.digest_index)
+        self.calibration: Calibration | None = None
+        self.fits: dict[Split, Fits] = {}
+        self.training: Training | None = None
+        self.prediction: Prediction | None = None
+        self.verdicts: dict[str, SuiteResult] = {}
+        self._resources = resources
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set at `data.root`. InputError if its metadata are unusable, SettingsError if none is named."""
+        if self.settings.data.root is None:
+            raise SettingsError("data.root is not set: give the folder of a data set, data.root=FOLDER")
+        return open_dataset(Path(self.settings.data.root))
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """Digest of each metadata file."""
+        files = self.dataset.metadata_files()
+        return dict(zip(files, self.digests.digest_all(files.values()), strict=True))
+
+    @cached_property
+    def planets(self) -> dict[Split, tuple[str, ...]]:
+        """The planets of each split that `data.planets` and `data.max_planets` select."""
+        wanted, most = set(self.settings.data.planets), self.settings.data.max_planets
+        unknown = wanted.difference(*(self.dataset.planets(split) for split in SPLITS))
+        if unknown:
+            where, found = self.dataset.root, ", ".join(sorted(unknown))
+            raise InputError(where, "the planets of data.planets", f"no {found}", "Correct data.planets.")
+        selected: dict[Split, tuple[str, ...]] = {}
+        for split in SPLITS:
+            planets = self.dataset.planets(split)
+            selected[split] = tuple(p for p in planets if not wanted or p in wanted)[:most]
+        return selected
+
+    @cached_property
+    def visits(self) -> tuple[Visit, ...]:
+        """Every visit of the selected planets, its files digested."""
+        tables = {name: digest for name, digest in self.metadata.items() if name in CALIBRATION_TABLES}
+
+        def describe(key: VisitKey) -> Visit:
+            files = self.dataset.visit_files(*key)
+            return Visit(*key, {**tables, **{name: self._digest(path) for name, path in files.items()}})
+
+        keys: list[VisitKey] = [
+            (split, planet, visit)
+            for split in SPLITS
+            for planet in self.planets[split]
+            for visit in self.dataset.visits(split, planet)
+        ]
+        # Hashing releases the interpreter's lock: threads read several files at a time.
+        with self.progress("Checking files", len(keys)) as advance, ThreadPoolExecutor() as pool:
+            visits = []
+            for visit in pool.map(describe, keys):
+                visits.append(visit)
+                advance()
+        return tuple(visits)
+
+    @cached_property
+    def data_revision(self) -> str:
+        """Digest of every file that the run reads: the version of the data set."""
+        visits = {f"{v.split}/{v.planet_id}/{v.visit}": dict(v.inputs) for v in self.visits}
+        return digest_json({"metadata": self.metadata, "visits": visits})
+
+    def labels(self, planet_ids: tuple[str, ...]) -> Floats:
+        """True depths (planets, 283) of these train planets."""
+        listed, depths = self.dataset.labels()
+        row = {planet: index for index, planet in enumerate(listed)}
+        chosen: Floats = depths[[row[planet] for planet in planet_ids]].reshape(-1, N_WAVELENGTHS)
+        return chosen
+
+    def spread(
+        self,
+        function: Callable[[Item], Value],
+        items: list[Item],
+        on_result: Callable[[Outcome[Item, Value]], None] | None = None,
+    ) -> list[Outcome[Item, Value]]:
+        """`map_units` on workers that live as long as the run."""
+        return map_units(function, items, self.settings.dask, on_result, self._workers)
+
+    @contextmanager
+    def progress(self, description: str, total: int) -> Iterator[Callable[[], None]]:
+        """A progress bar with rate and time left; the value advances it by one."""
+        task = self._bars.add_task(description, total=total)
+        try:
+            yield lambda: self._bars.advance(task)
+        finally:
+            self._bars.update(task, visible=False)
+
+    def warn(self, message: str) -> None:
+        """Tell the terminal and the journal."""
+        self._bars.console.print(f"[yellow]warning[/yellow] {_escape(message)}", highlight=False)
+        self.run.journal.event("warning", message=message)
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return self.digests.digest(path)
+        except InputError:
+            return ABSENT
+
+    @cached_property
+    def _workers(self) -> Any:
+        return self._resources.enter_context(shared_workers(self.settings.dask))
+
+    @cached_property
+    def _bars(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class _Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text("" if not task.speed else f"{task.speed:.1f}/s", style="progress.data.speed")
+
+        return self._resources.enter_context(
+            Progress(
+                TextColumn("{task.description:<22}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _Rate(),
+                TimeRemainingColumn(),
+                transient=True,
+            )
+        )
+
+
+_current: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
+
+
+@contextmanager
+def workspace(settings: Settings, run: RunDirectory | None, command: str) -> Iterator[Workspace]:
+    """The workspace of the flow under way, or a new one; without `run`, in a new run directory for `command`."""
+    current = _current.get()
+    if current is not None and current.settings is settings:
+        yield current
+        return
+    with ExitStack() as resources:
+        run = run or resources.enter_context(RunDirectory.create(settings, command))
+        opened = Workspace(settings, run, resources)
+        token = _current.set(opened)
+        try:
+            yield opened
+        finally:
+            _current.reset(token)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
