@@ -12,8 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from spectramind.calibration.options import CalibrationOptions
+from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.models.options import AnalyticOptions
 from spectramind.options import option
+from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
 
@@ -22,11 +25,14 @@ from spectramind.uncertainty.options import UncertaintyOptions
 class DataOptions:
     """Which data set, and how much of it."""
 
-    root: Path | None = option(None, "Folder of a data set in the challenge's layout.")  # noqa: RUF009
-    truth: Path | None = option(None, "CSV of true test spectra, in train.csv's format, to score predictions against.")  # noqa: RUF009
+    root: Path | None = option(None, "Folder of a data set in the challenge's layout.")
+    truth: Path | None = option(None, "CSV of true test spectra, in train.csv's format, to score predictions against.")
     planets: tuple[str, ...] = option((), "Use only these planets of each split; empty means all.")
     max_planets: int | None = option(
         None, "Use at most this many planets of each split, in the files' order; null means all.", ge=1, le=1_000_000
+    )
+    quarantine_limit: float = option(
+        0.01, "Largest share of train planets that may be set aside; two always may.", ge=0, le=1
     )
 
 
@@ -57,20 +63,27 @@ class TrackingOptions:
 class OutputsOptions:
     """Where results go."""
 
-    dir: Path | None = option(None, "Directory of this run; null means a new outputs/<date>/<time>-<id>.")  # noqa: RUF009
-    store: Path = option(Path("outputs/store"), "Store of calibrated cubes, fits, models and tracking, shared by runs.")  # noqa: RUF009
+    dir: Path | None = option(None, "Directory of this run; null means a new outputs/<date>/<time>-<id>.")
+    store: Path = option(Path("outputs/store"), "Store of calibrated cubes, fits, models and tracking, shared by runs.")
 
 
 GROUPS: dict[str, type] = {
     "data": DataOptions,
+    "simulation": SimulationOptions,
+    "calibration": CalibrationOptions,
+    "cubes": CubeOptions,
     "transit": TransitOptions,
     "model": AnalyticOptions,
     "uncertainty": UncertaintyOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,
+    "dask": DaskOptions,
     "outputs": OutputsOptions,
 }
 """Every group and its options class; `settings.tree.Settings` has the same fields."""
+
+PRESETS = Path(__file__).parent
+"""Presets are settings/<group>/<preset>.yaml."""
 
 NOT_IN_HASH = frozenset(
     {
@@ -79,7 +92,9 @@ NOT_IN_HASH = frozenset(
         "runtime.dry_run",
         "runtime.debug",
         "runtime.log_level",
+        "cubes",
         "tracking",
+        "dask",
         "outputs",
     }
 )
@@ -100,7 +115,7 @@ class Parameter:
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
-        return _words(self.annotation) + _bounds_in_words(self.bounds)
+        return _words(self.annotation, _bounds_in_words(self.bounds))
 
 
 def field_default(field: Field[Any]) -> Any:
@@ -118,6 +133,11 @@ def parameters() -> dict[str, Parameter]:
     return {parameter.key: parameter for name, group in GROUPS.items() for parameter in _walk(group, name, group())}
 
 
+def presets(group: str) -> tuple[str, ...]:
+    """Names of the presets of `group`."""
+    return tuple(sorted(path.stem for path in (PRESETS / group).glob("*.yaml")))
+
+
 def _walk(options: type, prefix: str, defaults: Any) -> Iterator[Parameter]:
     hints = get_type_hints(options)
     for field in fields(options):
@@ -132,17 +152,18 @@ def _walk(options: type, prefix: str, defaults: Any) -> Iterator[Parameter]:
 _NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", Path: "a path", type(None): "null"}
 
 
-def _words(annotation: Any) -> str:
+def _words(annotation: Any, bounds: str) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(str(argument) for argument in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(argument) for argument in arguments)
+        return " or ".join(_words(argument, bounds) for argument in arguments)
     if origin is tuple:
         if arguments[-1] is Ellipsis:
-            return f"a list, each item {_words(arguments[0])}"
-        return "a list of " + ", ".join(_words(argument) for argument in arguments)
-    return _NAMES.get(annotation, f"settings of {getattr(annotation, '__name__', annotation)}")
+            return f"a list, each item {_words(arguments[0], bounds)}"
+        return "a list of " + ", ".join(_words(argument, bounds) for argument in arguments)
+    name = _NAMES.get(annotation, f"settings of {getattr(annotation, '__name__', annotation)}")
+    return f"{name}{bounds}" if annotation in (int, float) else name
 
 
 def _bounds_in_words(bounds: Mapping[str, float]) -> str:

@@ -25,11 +25,10 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from settings import yaml_text
-from settings.groups import GROUPS, parameters
+from settings.groups import GROUPS, PRESETS, parameters, presets
 from settings.tree import Settings, without_credentials
 from spectramind.errors import SettingsError
 
-PRESETS = Path(__file__).parent
 PROFILES = PRESETS / "profiles"
 
 ENVIRONMENT_PREFIX = "SPECTRAMIND__"
@@ -118,11 +117,6 @@ def expand_sweep(arguments: Sequence[str]) -> list[list[str]]:
             f"the sweep has {jobs} combinations, at most {MAX_JOBS} are allowed; sweep fewer values at once"
         )
     return [list(combination) for combination in itertools.product(*choices)]
-
-
-def presets(group: str) -> tuple[str, ...]:
-    """Names of the presets of `group`."""
-    return tuple(sorted(path.stem for path in (PRESETS / group).glob("*.yaml")))
 
 
 def _split_at_commas(text: str) -> list[str]:

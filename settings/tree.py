@@ -13,7 +13,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from settings import yaml_text
 from settings.from_options import FromOptions
 from settings.groups import NOT_IN_HASH, DataOptions, OutputsOptions, RuntimeOptions, TrackingOptions
+from spectramind.calibration.options import CalibrationOptions
+from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.models.options import AnalyticOptions
+from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
 
@@ -32,11 +35,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     data: Group[DataOptions] = DataOptions()
+    simulation: Group[SimulationOptions] = SimulationOptions()
+    calibration: Group[CalibrationOptions] = CalibrationOptions()
+    cubes: Group[CubeOptions] = CubeOptions()
     transit: Group[TransitOptions] = TransitOptions()
     model: Group[AnalyticOptions] = AnalyticOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()
+    dask: Group[DaskOptions] = DaskOptions()
     outputs: Group[OutputsOptions] = OutputsOptions()
 
     @classmethod

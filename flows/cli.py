@@ -1,0 +1,271 @@
+"""The `spectramind` command. Each command resolves its settings and calls one function of `flows`.
+
+Everything heavy is imported inside the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import environment
+from flows.command import Invocation, command, print_version
+from spectramind.errors import SettingsError
+
+if TYPE_CHECKING:
+    from flows.run_directory import RunDirectory
+    from settings.tree import Settings
+
+app = typer.Typer(
+    name="spectramind",
+    epilog="Exit codes: 0 done, 1 failure, 2 input or settings that cannot be used, 75 time budget reached.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Flow = Callable[["Settings", "RunDirectory"], Any]
+
+PLACES = ("data.root", "outputs")
+
+
+@app.callback()
+def spectramind(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Raw Ariel detector frames in, exoplanet transmission spectra with honest uncertainties out."""
+
+
+@command(app, "run", keys=("data", "model", "dask.workers", "tracking.enable", *PLACES[1:]))
+def run(invocation: Invocation) -> None:
+    """Everything in order: calibrate, train, predict, submit; with data.truth also score."""
+    _pipeline(invocation, _end_to_end)
+
+
+@command(app, "simulate", keys=("simulation", "runtime.seed"))
+def simulate(
+    invocation: Invocation, out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new data set.")]
+) -> None:
+    """Simulate a data set in the challenge's layout; the test split's truth goes to OUT_truth."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        options = settings.simulation
+        print(f"would simulate {options.train_planets} train and {options.test_planets} test planets into {out}")
+        return
+    from flows.simulate import simulate as simulate_into
+
+    made = simulate_into(settings, out)
+    print(
+        f"data set  {made.root}  ({len(made.train_ids)} train, {len(made.test_ids)} test planets, {made.visits} visits)"
+    )
+    print(f"truth     {made.truth}")
+
+
+@command(app, "calibrate", keys=("calibration", "cubes", "dask", *PLACES))
+def calibrate(invocation: Invocation) -> None:
+    """Raw frames to calibrated cubes, with the data-quality report."""
+    _pipeline(invocation, _calibrate)
+
+
+@command(app, "train", keys=("model", "transit", "uncertainty", *PLACES))
+def train(invocation: Invocation) -> None:
+    """Learn from the train split; print the out-of-fold score."""
+    _pipeline(invocation, _train)
+
+
+@command(app, "predict", keys=("model", "transit", *PLACES))
+def predict(invocation: Invocation) -> None:
+    """Spectra and sigmas of the test split."""
+    _pipeline(invocation, _predict)
+
+
+@command(app, "submit", keys=PLACES)
+def submit(
+    invocation: Invocation,
+    selftest: Annotated[bool, typer.Option("--selftest", help="Then compare it with template and manifest.")] = False,
+) -> None:
+    """Write, check and pack the submission."""
+    _pipeline(invocation, _submit_and_test if selftest else _submit)
+
+
+@command(app, "calibrate-temp", keys=("uncertainty", "outputs"))
+def calibrate_temp(
+    invocation: Invocation,
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Out-of-fold, CSV or Parquet.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True spectra, in train.csv's format.")],
+) -> None:
+    """Fit the scaling of sigma on out-of-fold predictions."""
+
+    def fit(settings: Settings, run: RunDirectory) -> None:
+        from flows.score import calibrate_temperature
+
+        calibrate_temperature(predictions, truth, settings, run)
+
+    _pipeline(invocation, fit, needs_data=False)
+
+
+@command(app, "score")
+def score(
+    invocation: Invocation,
+    submission: Annotated[Path, typer.Argument(metavar="SUBMISSION", help="submission.csv or predictions.parquet.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True spectra of its planets.")],
+    train: Annotated[Path, typer.Argument(metavar="TRAIN", help="train.csv: the reference of the score.")],
+) -> None:
+    """The official score of a submission, with its parts."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would score {submission} against {truth}, reference {train}")
+        return
+    from flows.score import score as print_score
+
+    print_score(submission, truth, train)
+
+
+@command(app, "test", keys=PLACES)
+def check_installation(
+    invocation: Invocation,
+    deep: Annotated[bool, typer.Option("--deep", help="Also run the whole pipeline on a simulated data set.")] = False,
+) -> None:
+    """Check installation, settings, data set and write permission; a table of PASS and FAIL."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would check the installation{' and run the whole pipeline on a simulated data set' if deep else ''}")
+        return
+    from flows.selftest import selftest
+
+    selftest(settings, deep)
+
+
+@command(app, "ui", keys=("outputs.store",))
+def ui(invocation: Invocation) -> None:
+    """Open the Prefect and MLflow user interfaces on this machine."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would serve the runs in {settings.outputs.store}")
+        return
+    from flows.ui import serve
+
+    serve(settings)
+
+
+@app.command("settings")
+def settings_table(
+    groups: Annotated[
+        list[str] | None, typer.Argument(metavar="[GROUP]...", help="Groups or keys; all by default.")
+    ] = None,
+) -> None:
+    """List settings with default, allowed values and meaning, and the presets of each group."""
+    from flows.settings_table import print_group
+    from settings.groups import GROUPS
+
+    try:
+        for name in groups or GROUPS:
+            print_group(name)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _pipeline(invocation: Invocation, flow: Flow, needs_data: bool = True) -> None:
+    """Run `flow` once per job, each in its own run directory."""
+    for arguments, settings in invocation.jobs():
+        if _only_shown(invocation, settings):
+            continue
+        if needs_data and settings.data.root is None:
+            raise SettingsError("data.root is not set: give the folder of a data set, data.root=FOLDER")
+        if settings.runtime.dry_run:
+            _print_plan(invocation.name, settings, needs_data)
+            continue
+        from flows.orchestration import configure
+        from flows.run_directory import RunDirectory
+
+        with RunDirectory.create(settings, invocation.name, arguments) as opened:
+            invocation.runs.append(opened.path)
+            # Prefect reads its home directory when it is first imported, by the flow.
+            configure(settings.outputs.store)
+            flow(settings, opened)
+        print(f"run       {opened.path}")
+
+
+def _end_to_end(settings: Settings, run: RunDirectory) -> None:
+    from flows.end_to_end import spectramind_v50
+
+    spectramind_v50(settings, run)
+
+
+def _calibrate(settings: Settings, run: RunDirectory) -> None:
+    from flows.calibrate import calibrate
+
+    calibrate(settings, run)
+
+
+def _train(settings: Settings, run: RunDirectory) -> None:
+    from flows.train import train_v50
+
+    train_v50(settings, run)
+
+
+def _predict(settings: Settings, run: RunDirectory) -> None:
+    from flows.predict import predict_v50
+
+    predict_v50(settings, run)
+
+
+def _submit(settings: Settings, run: RunDirectory) -> None:
+    from flows.submit import submit
+
+    submit(settings, run)
+
+
+def _submit_and_test(settings: Settings, run: RunDirectory) -> None:
+    from flows.selftest import submission_report
+
+    _submit(settings, run)
+    root = settings.data.root
+    submission_report(run.path / "submission", None if root is None else root / "sample_submission.csv")
+
+
+def _only_shown(invocation: Invocation, settings: Settings) -> bool:
+    """Whether `--cfg` asked for the settings instead of a run."""
+    if invocation.cfg is None:
+        return False
+    from settings.tree import settings_hash
+
+    print(settings.to_yaml().rstrip() if invocation.cfg.value == "job" else settings_hash(settings))
+    return True
+
+
+def _print_plan(name: str, settings: Settings, needs_data: bool) -> None:
+    from settings.tree import settings_hash
+
+    print(f"would run  {name}")
+    if needs_data and settings.data.root is not None:
+        from spectramind.data.layout import open_dataset
+
+        dataset = open_dataset(settings.data.root)
+        counts = f"{len(dataset.planets('train'))} train and {len(dataset.planets('test'))} test planets"
+        print(f"data set   {dataset.root}  (edition {dataset.edition}, {counts})")
+    print(f"settings   {settings_hash(settings)}")
+    print(f"results    {settings.outputs.dir or 'outputs/<date>/<time>-<id>'}")
+    print(f"store      {settings.outputs.store}")
+
+
+def main() -> None:
+    """Entry point of the `spectramind` command."""
+    environment.prepare()
+    app(prog_name="spectramind")
