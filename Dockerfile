@@ -39,6 +39,12 @@ RUN pip install --no-build-isolation --no-deps -e . \
     && pip check \
     && install --directory --owner spectramind outputs /mlflow
 
+# Recorded in every run: --build-arg GIT_COMMIT=$(git rev-parse HEAD) --build-arg IMAGE=NAME
+ARG GIT_COMMIT=""
+ARG IMAGE=""
+ENV GIT_COMMIT=${GIT_COMMIT} \
+    DOCKER_IMAGE=${IMAGE}
+
 # docker run --rm -v ROOT:/data:ro -v spectramind:/opt/spectramind/outputs spectramind run data.root=/data
 USER spectramind
 ENTRYPOINT ["spectramind"]
