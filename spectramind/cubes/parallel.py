@@ -14,6 +14,10 @@ from spectramind.errors import SettingsError, SpectraMindError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
+CONNECT_TIMEOUT = "30s"
+NO_PORT = "127.0.0.1:0"
+"""For Dask's HTTP servers, which cannot be left out: any free port of this machine alone, serving nothing."""
+
 ONE_THREAD = {
     name: 1
     for name in (
@@ -54,7 +58,9 @@ def map_units(
     """
     items = list(items)
     outcomes: dict[int, Outcome[Item, Value]] = {}
-    with closing(_arriving(function, items, options, client)) as arriving:  # ends the workers when `on_result` raises, too
+    with closing(
+        _arriving(function, items, options, client)
+    ) as arriving:  # ends the workers when `on_result` raises, too
         for index, outcome in arriving:
             outcomes[index] = outcome
             if on_result is not None:
@@ -128,7 +134,7 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
 
     if options.address:
         try:
-            client = Client(options.address, timeout="30s")  # type: ignore[no-untyped-call]
+            client = Client(options.address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise SettingsError(
                 f"dask.address={options.address}: no Dask scheduler answers ({error}). "
@@ -143,6 +149,8 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
     settings = {
         "distributed.scheduler.allowed-failures": options.redo,
         "logging.distributed": "critical",
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
         "distributed.nanny.pre-spawn-environ": {**dask.config.get("distributed.nanny.pre-spawn-environ"), **ONE_THREAD},
     }
     with (
@@ -153,7 +161,9 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
             processes=processes,
             host="127.0.0.1" if processes else None,
             security=processes or None,  # a fresh certificate: other users of this machine cannot send work
-            dashboard_address=None,
+            dashboard_address=NO_PORT,
+            worker_dashboard_address=NO_PORT,
+            scheduler_kwargs={"dashboard": False},
             memory_limit=0,  # Dask's own limit kills workers for memory that is only cached
             silence_logs=logging.CRITICAL,
         ) as cluster,

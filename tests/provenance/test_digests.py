@@ -143,7 +143,7 @@ def test_eight_processes_share_one_index(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"frames{number:02d}").write_bytes(b"x" * number)
         expected.append(hashlib.sha256(b"x" * number).hexdigest())
-    with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(8, mp_context=get_context("fork")) as pool:
         assert list(pool.map(digest_folder, [tmp_path] * 8)) == [expected] * 8
 
 
