@@ -52,15 +52,14 @@ def map_units(
     `on_result` is called here, in this thread, with each outcome as it arrives. At most one unit per worker is under
     way, so memory depends on the number of workers alone; return small values such as paths and digests. An
     exception becomes its item's outcome. The unit of a worker that died is done again up to `options.redo` times, then
-    its outcome is a SpectraMindError that says so. Function, items and values must be picklable if they go to another
-    process. `client` from `shared_workers` saves starting workers. Raises SettingsError if no scheduler answers at
-    `options.address`.
+    its outcome is a SpectraMindError that says so. Function and items must be picklable (cloudpickle) unless the
+    scheduler is synchronous. `client` from `shared_workers` saves starting workers. Raises SettingsError if no
+    scheduler answers at `options.address`.
     """
     items = list(items)
     outcomes: dict[int, Outcome[Item, Value]] = {}
-    with closing(
-        _arriving(function, items, options, client)
-    ) as arriving:  # ends the workers when `on_result` raises, too
+    # Closed at once when `on_result` raises, so that no worker outlives the call.
+    with closing(_arriving(function, items, options, client)) as arriving:
         for index, outcome in arriving:
             outcomes[index] = outcome
             if on_result is not None:

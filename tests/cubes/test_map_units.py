@@ -14,7 +14,7 @@ import pytest
 from distributed import LocalCluster, get_worker
 
 from spectramind.cubes.options import DaskOptions
-from spectramind.cubes.parallel import Outcome, map_units
+from spectramind.cubes.parallel import Outcome, map_units, shared_workers
 from spectramind.errors import InputError, SettingsError
 
 PROCESSES = DaskOptions(scheduler="processes", workers=2)
@@ -86,6 +86,20 @@ def test_a_killed_workers_unit_is_done_again_or_reported(tmp_path: Path) -> None
 
 def own_pid(number: int) -> int:
     return os.getpid()
+
+
+@pytest.mark.parametrize("options", [PROCESSES, DaskOptions("synchronous")])
+def test_calls_share_workers_and_a_failed_call_leaves_them_usable(options: DaskOptions) -> None:
+    def stop(outcome: Outcome[int, int]) -> None:
+        raise KeyboardInterrupt
+
+    with shared_workers(options) as client:
+        first = {outcome.value for outcome in map_units(own_pid, range(8), options, client=client)}
+        with pytest.raises(KeyboardInterrupt):
+            map_units(own_pid, range(8), options, stop, client=client)
+        second = {outcome.value for outcome in map_units(own_pid, range(8), options, client=client)}
+        pids = client.run(os.getpid).values() if client else [os.getpid()]
+    assert first | second <= set(pids)
 
 
 def test_workers_end_when_the_listener_raises() -> None:
