@@ -1,4 +1,7 @@
-"""Cosmic rays: sparse charge deposits in single pixels, some of which reach the neighbouring column."""
+"""Cosmic rays: sparse charge deposits in single pixels, some of which reach the neighbouring column.
+
+The real frames at hand hold none in 1.04 million pixel seconds: their rate is below 2.9e-6 per pixel and second (95 %).
+"""
 
 from __future__ import annotations
 

@@ -23,6 +23,9 @@ LINEARITY = {
 
 DARK_MEDIAN, DARK_SCATTER, DARK_MAXIMUM = 0.0067, 0.0014, 12.0
 HOT_SHARE, DEAD_SHARE = (0.007, 0.017), (0.001, 0.011)
+HOT_STEEPNESS = 4
+"""Power of a uniform number that gives the place of a hot pixel between the tail's ends, in ln dark: most are dim."""
+
 FLAT_SCATTER, FLAT_LEVEL_SCATTER = 0.0125, 0.02
 READ_MEDIAN, READ_SCATTER, NOISY_SHARE = 13.3, 0.55, 0.008
 GAIN_SCATTER, CURVATURE_SCATTER = 0.005, 0.12
@@ -99,7 +102,7 @@ def _draw_dark(rng: Generator, shape: tuple[int, int]) -> Floats:
     dark = rng.normal(DARK_MEDIAN, DARK_SCATTER, size=shape)
     hot = rng.random(shape) < rng.uniform(*HOT_SHARE)
     lowest = 2.5 * DARK_MEDIAN
-    dark[hot] = lowest * (DARK_MAXIMUM / lowest) ** (rng.random(int(hot.sum())) ** 2)
+    dark[hot] = lowest * (DARK_MAXIMUM / lowest) ** (rng.random(int(hot.sum())) ** HOT_STEEPNESS)
     return dark
 
 

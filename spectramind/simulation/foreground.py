@@ -9,8 +9,8 @@ from spectramind.instruments import Instrument
 from spectramind.simulation.stars import reference_levels
 from spectramind.types import Floats
 
-FGS1_PIXELS_PER_ROW_SHARE = 16.0
-"""FGS1 spreads a row's foreground over this many pixels, which puts 5e-4 at 7 electrons per pixel, as measured."""
+FGS1_PIXELS_PER_ROW_SHARE = 64.0
+"""FGS1 spreads a row's foreground over this many pixels, which puts 5e-4 at 2 electrons per pixel, as measured."""
 
 
 def draw_foreground(rng: Generator, instrument: Instrument, share: float, scatter: float = 0.5) -> Floats:

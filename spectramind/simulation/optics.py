@@ -16,15 +16,23 @@ from spectramind.types import Floats
 
 DIFFERENCE_STEP_PX = 0.1
 
-FGS1_COMPONENTS = ((0.66, 0.95, 0.85), (0.27, 1.9, 1.7), (0.07, 4.0, 3.5))
-"""Weight and widths along columns and rows (pixels) of the Gaussians that make the FGS1 point-spread function."""
+FGS1_CENTRE = (15.4, 15.4)
+FGS1_COMPONENTS = (
+    (0.206, -0.72, -0.75, 0.58, 0.59),
+    (0.039, -0.85, 1.51, 0.45, 0.64),
+    (0.392, 0.89, 0.02, 0.70, 0.73),
+    (0.204, 0.32, 1.54, 1.32, 1.67),
+    (0.105, -2.10, -1.94, 3.75, 0.89),
+    (0.054, 0.0, 0.0, 3.5, 3.2),
+)
+"""Weight, offset along columns and rows and widths along both (pixels) of the Gaussians that make the point-spread
+function: a fit to the mean of real frames, whose light is lopsided and steep."""
 
-FGS1_CENTRE = (15.8, 14.9)
-AIRS_TRACE_ROW = 15.53
-AIRS_CORE_WIDTH = (1.12, 0.72)
-AIRS_WING_SHARE = (0.42, 0.30)
-AIRS_WING_WIDTH = 1.0
-"""Cross-dispersion profile at column 0 and at the last column: a Gaussian core and a Lorentzian wing, in pixels."""
+AIRS_TRACE_ROW = 15.56
+AIRS_CORE_WIDTH, AIRS_HALO_WIDTH, AIRS_WING_WIDTH = (1.37, 0.65), (4.1, 1.5), 3.0
+AIRS_HALO_SHARE, AIRS_WING_SHARE = (0.14, 0.23), (0.15, 0.20)
+"""Cross-dispersion profile at column 0 and at the last column, linear between: two Gaussians and a Lorentzian wing,
+in pixels, fitted to real frames."""
 
 
 @dataclass(frozen=True)
@@ -80,21 +88,27 @@ def _gaussian_shares(n: int, centre: float, width: float | Floats) -> Floats:
 
 def _point_spread(instrument: Instrument, placement: Placement, dx: float, dy: float) -> Floats:
     image = np.zeros((instrument.rows, instrument.columns))
-    for weight, width_x, width_y in FGS1_COMPONENTS:
-        along_x = _gaussian_shares(instrument.columns, placement.column + dx, width_x * placement.width)
-        along_y = _gaussian_shares(instrument.rows, placement.row + dy, width_y * placement.width)
+    for weight, offset_x, offset_y, width_x, width_y in FGS1_COMPONENTS:
+        centre_x, centre_y = placement.column + dx + offset_x, placement.row + dy + offset_y
+        along_x = _gaussian_shares(instrument.columns, centre_x, width_x * placement.width)
+        along_y = _gaussian_shares(instrument.rows, centre_y, width_y * placement.width)
         image += weight * np.outer(along_y, along_x)
     return image
 
 
 def _trace(instrument: Instrument, placement: Placement, levels: Floats, dx: float, dy: float) -> Floats:
     column = np.arange(instrument.columns, dtype=np.float64)
-    position = column / (instrument.columns - 1)
-    width = placement.width * (AIRS_CORE_WIDTH[0] + position * (AIRS_CORE_WIDTH[1] - AIRS_CORE_WIDTH[0]))
-    wing = AIRS_WING_SHARE[0] + position * (AIRS_WING_SHARE[1] - AIRS_WING_SHARE[0])
-    edges = np.arange(instrument.rows + 1)[:, None] - 0.5 - (placement.row + dy)
-    lorentzian = np.diff(np.arctan(edges / AIRS_WING_WIDTH), axis=0) / np.pi
-    profile = (1 - wing) * _gaussian_shares(instrument.rows, placement.row + dy, width) + wing * lorentzian
+    centre = placement.row + dy
+
+    def along(ends: tuple[float, float]) -> Floats:
+        return np.linspace(ends[0], ends[1], instrument.columns)
+
+    core = _gaussian_shares(instrument.rows, centre, placement.width * along(AIRS_CORE_WIDTH))
+    halo = _gaussian_shares(instrument.rows, centre, placement.width * along(AIRS_HALO_WIDTH))
+    edges = np.arange(instrument.rows + 1)[:, None] - 0.5 - centre
+    wing = np.diff(np.arctan(edges / AIRS_WING_WIDTH), axis=0) / np.pi
+    halo_share, wing_share = along(AIRS_HALO_SHARE), along(AIRS_WING_SHARE)
+    profile = (1.0 - halo_share - wing_share) * core + halo_share * halo + wing_share * wing
     profile = profile / profile.sum(axis=0)
     spectrum = np.exp(np.interp(column - dx, column, np.log(levels)))
     return np.asarray(profile * spectrum / levels)
