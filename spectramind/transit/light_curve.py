@@ -1,8 +1,8 @@
 """Transit light curves of a star with quadratic limb darkening.
 
-The star has radius 1 and surface brightness I(mu) = 1 - u1 (1 - mu) - u2 (1 - mu)^2, mu = sqrt(1 - r^2). A planet of radius k at
-sky distance z hides, of the annulus at radius r, the angle 2 kappa(r) with cos kappa = (r^2 + z^2 - k^2) / (2 z r), so that the
-hidden moments
+The star has radius 1 and surface brightness I(mu) = 1 - u1 (1 - mu) - u2 (1 - mu)^2, mu = sqrt(1 - r^2). A planet of
+radius k at sky distance z hides, of the annulus at radius r, the angle 2 kappa(r) with
+cos kappa = (r^2 + z^2 - k^2) / (2 z r), so that the hidden moments
 
     H_n(z, k) = 1/pi  integral of (1 - mu)^n over the hidden part of the disc,     n = 0, 1, 2
 
@@ -47,7 +47,7 @@ def transit_light_curve(z: ArrayLike, k: ArrayLike, u1: ArrayLike, u2: ArrayLike
     """
     z = np.atleast_1d(np.asarray(z, dtype=np.float64))
     scalar = all(np.ndim(value) == 0 for value in (k, u1, u2))
-    k_w, u1_w, u2_w = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in (k, u1, u2)))
+    k_w, u1_w, u2_w = np.broadcast_arrays(*(np.atleast_1d(np.asarray(value, np.float64)) for value in (k, u1, u2)))
     radii, position = np.unique(k_w, return_inverse=True)
     moments = hidden_moments(z[:, None], radii[None, :])[..., position]
     flux: NDArray[np.float64] = 1.0 - limb_darkened_loss(moments, u1_w, u2_w)
@@ -62,15 +62,14 @@ def limb_darkened_loss(moments: Floats, u1: ArrayLike, u2: ArrayLike) -> NDArray
 
 
 def hidden_moments(z: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
-    """H_0, H_1, H_2 of the module's formula for `z` and `k` broadcast against each other: (3, *shape), in the star's disc area."""
+    """H_0, H_1, H_2 for `z` and `k` broadcast against each other: (3, *shape), in units of the star's disc."""
     z_all, k_all = np.broadcast_arrays(np.asarray(z, dtype=np.float64), np.asarray(k, dtype=np.float64))
     result = np.zeros((3, *z_all.shape))
     touching = z_all < 1.0 + k_all
     z_in, k_in = z_all[touching], k_all[touching]
     step = max(1, BLOCK // QUADRATURE_NODES)
-    result[:, touching] = np.concatenate(
-        [_overlap(z_in[i : i + step], k_in[i : i + step]) for i in range(0, z_in.size, step)] or [np.zeros((3, 0))], axis=1
-    )
+    blocks = [_overlap(z_in[i : i + step], k_in[i : i + step]) for i in range(0, z_in.size, step)]
+    result[:, touching] = np.concatenate(blocks, axis=1) if blocks else 0.0
     return result
 
 

@@ -31,7 +31,11 @@ def test_agrees_with_batman(k, impact, u1, u2):
 
 
 @given(
-    k=st.floats(0.01, 0.3), z=st.floats(0.0, 1.5), u1=st.floats(0.0, 0.6), u2=st.floats(0.0, 0.4), grow=st.floats(1.01, 1.3)
+    k=st.floats(0.01, 0.3),
+    z=st.floats(0.0, 1.5),
+    u1=st.floats(0.0, 0.6),
+    u2=st.floats(0.0, 0.4),
+    grow=st.floats(1.01, 1.3),
 )
 def test_a_larger_planet_never_hides_less(k, z, u1, u2, grow):
     small, large = (transit_light_curve([z], radius, u1, u2)[0] for radius in (k, k * grow))

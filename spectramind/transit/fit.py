@@ -1,0 +1,266 @@
+"""Joint fit of all light curves of a planet: the likelihood of its spectrum, linearised where the posterior peaks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
+from spectramind.transit.joint import Gaussian, joint_likelihood, solve
+from spectramind.transit.local_likelihood import LocalLikelihood, LogCurves, covered, linearise, log_curves
+from spectramind.transit.nuisances import Layout, NuisancePrior, first_guess
+from spectramind.transit.options import TransitOptions
+from spectramind.transit.white_light import locate, search
+from spectramind.types import CalibratedVisit, Floats, Star
+
+CONVERGED = 0.02
+"""A step that lowers the objective by less than this, in units of log-likelihood, ends the fit."""
+NOISE_SMOOTHING_BINS = 21
+SMALLEST_DEPTH = 1e-5
+SMALLEST_SHARE = 0.02
+"""A transit or a baseline that fills less of the window than this carries no depth."""
+
+
+@dataclass(frozen=True)
+class PlanetFit:
+    """The likelihood of a planet's spectrum and nuisances, `visits` of instruments of wavelength bins.
+
+    `best` is the posterior mode of the fit's own weak prior, [283 depths, nuisances]; `summary` numbers for reports;
+    `flags` say why the fit cannot be trusted, if so.
+    """
+
+    planet_id: str
+    layout: Layout
+    visits: tuple[tuple[LocalLikelihood, ...], ...]
+    best: Floats
+    summary: dict[str, float]
+    flags: tuple[str, ...] = ()
+
+    def likelihood(self) -> Gaussian:
+        return joint_likelihood(self.visits, self.layout)
+
+    def save(self, path: Path) -> None:
+        """One uncompressed .npz, without pickled objects."""
+        header = {
+            "planet_id": self.planet_id,
+            "layout": vars(self.layout),
+            "visits": [[(local.instrument, local.dispersed) for local in visit] for visit in self.visits],
+            "summary": self.summary,
+            "flags": self.flags,
+        }
+        encoded = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+        arrays: dict[str, Any] = {"best": self.best, "header": encoded}
+        for v, visit in enumerate(self.visits):
+            for i, local in enumerate(visit):
+                for name in ("wavelength_um", "precision", "score"):
+                    arrays[f"{v}.{i}.{name}"] = getattr(local, name)
+        np.savez(path, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> PlanetFit:
+        with np.load(path, allow_pickle=False) as arrays:
+            header = json.loads(arrays["header"].tobytes())
+            visits = tuple(
+                tuple(
+                    LocalLikelihood(
+                        instrument,
+                        dispersed,
+                        *(arrays[f"{v}.{i}.{n}"] for n in ("wavelength_um", "precision", "score")),
+                    )
+                    for i, (instrument, dispersed) in enumerate(visit)
+                )
+                for v, visit in enumerate(header["visits"])
+            )
+            layout, flags = Layout(**header["layout"]), tuple(header["flags"])
+            return cls(header["planet_id"], layout, visits, arrays["best"], header["summary"], flags)
+
+
+def fit_planet(
+    visits: Sequence[CalibratedVisit], star: Star, options: TransitOptions, prior: NuisancePrior | None = None
+) -> PlanetFit:
+    """Fit every visit of a planet together by Gauss-Newton steps with a weak prior on the spectrum.
+
+    `prior` is what is known of geometry, limb darkening and drift; by default the options' first guess. Noise is
+    rescaled to the residuals and outlying time bins lose their weight once, then the fit is repeated.
+    """
+    window = max(float(np.ptp(curve.time_h)) for visit in visits for curve in visit.curves.values())
+    prior = prior or first_guess(options, window)
+    layout = Layout.of(options, len(visits))
+    curves = [_log_curves(visit, options.drift_degree) for visit in visits]
+    nuisances = Gaussian.from_moments(prior.mean(star, layout.n_visits), prior.covariance(layout.n_visits))
+    knowledge = _with_spectrum(_weak_spectral_prior(), nuisances)
+    starts = _starting_points(curves, star, options, prior, layout)
+    climbs = [_climb(curves, star, layout, knowledge, start, options.iterations) for start in starts]
+    point, _, residuals, _ = max(climbs, key=lambda climb: climb[3])
+    curves = [
+        [_reweight(c, r, options.outlier_sigma) for c, r in zip(cs, rs, strict=True)]
+        for cs, rs in zip(curves, residuals, strict=True)
+    ]
+    point, likelihoods, residuals, _ = _climb(curves, star, layout, knowledge, point, options.iterations)
+    summary = _summary(curves, residuals, point, layout)
+    flags = _flags(curves, star, point, layout)
+    return PlanetFit(star.planet_id, layout, tuple(tuple(ls) for ls in likelihoods), point, summary, flags)
+
+
+def _log_curves(visit: CalibratedVisit, drift_degree: int) -> list[LogCurves]:
+    centre = np.mean([curve.time_h.min() + np.ptp(curve.time_h) / 2 for curve in visit.curves.values()])
+    return [log_curves(curve, float(centre), drift_degree) for curve in visit.curves.values()]
+
+
+def _starting_points(
+    curves: list[list[LogCurves]], star: Star, options: TransitOptions, prior: NuisancePrior, layout: Layout
+) -> list[Floats]:
+    """The most promising mid-transits, each with white-light depths: number n takes every visit's n-th best."""
+    mean = np.concatenate([np.zeros(N_WAVELENGTHS), prior.mean(star, layout.n_visits)])
+    centre_scatter = math.sqrt(prior.visit_covariance[0, 0])
+    searches, candidates = [], []
+    for position, instruments in enumerate(curves):
+        found = {}
+        for c in instruments:
+            local = _local(mean, layout, c, position)
+            found[c.dispersed] = search(c, star, local[:, 3].mean(), local[:, 4].mean(), options.drift_scale)
+        searches.append(found)
+        candidates.append(locate(found, centre_scatter, options.clock_scatter_h, options.starts))
+    points = []
+    for rank in range(max(len(ranked) for ranked in candidates)):
+        point = mean.copy()
+        depths: dict[bool, list[float]] = {True: [], False: []}
+        for position, (found, ranked) in enumerate(zip(searches, candidates, strict=True)):
+            mid_time, clock = ranked[min(rank, len(ranked) - 1)]
+            first = N_WAVELENGTHS + layout.visit(position).start
+            point[first], point[first + 1] = mid_time, clock
+            for dispersed, one in found.items():
+                at = np.abs(one.mid_times - mid_time - (0.0 if dispersed else clock)).argmin()
+                depths[dispersed].append(float(one.depth[at]))
+        for dispersed, values in depths.items():
+            depth = max(float(np.mean(values or depths[not dispersed])), 1e-4)
+            point[:N_WAVELENGTHS][(AIRS if dispersed else FGS1).spectral_slice] = depth
+        points.append(point)
+    return points
+
+
+def _weak_spectral_prior() -> Gaussian:
+    """Depths of a few percent at most, shapes of a few hundred ppm that vary smoothly across AIRS, FGS1 loosely tied
+    to them."""
+    position = np.arange(N_WAVELENGTHS, dtype=float)
+    smooth = np.exp(-((position[:, None] - position) ** 2) / (2 * 15.0**2))
+    smooth[0, 1:] = smooth[1:, 0] = 0.0
+    covariance = 0.02**2 + 3e-4**2 * smooth + 5e-5**2 * np.eye(N_WAVELENGTHS)
+    covariance[0, 0] += 5e-4**2
+    return Gaussian.from_moments(np.full(N_WAVELENGTHS, 0.015), covariance)
+
+
+def _with_spectrum(spectrum: Gaussian, nuisances: Gaussian) -> Gaussian:
+    n, m = spectrum.score.size, nuisances.score.size
+    precision = np.zeros((n + m, n + m))
+    precision[:n, :n], precision[n:, n:] = spectrum.precision, nuisances.precision
+    return Gaussian(precision, np.concatenate([spectrum.score, nuisances.score]))
+
+
+def _local(point: Floats, layout: Layout, curves: LogCurves, position: int) -> Floats:
+    """Local parameters (B, q) of one instrument at a point of the joint vector."""
+    depth = point[:N_WAVELENGTHS][(AIRS if curves.dispersed else FGS1).spectral_slice]
+    rest = layout.design(curves.dispersed, curves.wavelength_um, position) @ point[N_WAVELENGTHS:]
+    return np.column_stack([depth, rest])
+
+
+Residuals = list[list[Floats]]
+
+
+def _climb(
+    curves: list[list[LogCurves]], star: Star, layout: Layout, knowledge: Gaussian, point: Floats, iterations: int
+) -> tuple[Floats, list[list[LocalLikelihood]], Residuals, float]:
+    """Gauss-Newton with step halving: the posterior mode, the likelihoods linearised there, residuals, log
+    posterior."""
+    likelihoods, residuals, height = _evaluate(curves, star, layout, knowledge, point)
+    for _ in range(iterations):
+        posterior = joint_likelihood(likelihoods, layout) + knowledge
+        step = solve(posterior.precision, posterior.score) - point
+        for _ in range(8):
+            next_point = point + step
+            next_point[:N_WAVELENGTHS] = np.maximum(next_point[:N_WAVELENGTHS], SMALLEST_DEPTH)
+            tried = _evaluate(curves, star, layout, knowledge, next_point)
+            if tried[2] >= height - CONVERGED:
+                break
+            step = step / 2
+        else:
+            break
+        gained, point = tried[2] - height, next_point
+        likelihoods, residuals, height = tried
+        if gained < CONVERGED:
+            break
+    return point, likelihoods, residuals, height
+
+
+def _evaluate(
+    curves: list[list[LogCurves]], star: Star, layout: Layout, knowledge: Gaussian, point: Floats
+) -> tuple[list[list[LocalLikelihood]], Residuals, float]:
+    """Linearised likelihoods, residuals and the log posterior at a point."""
+    likelihoods: list[list[LocalLikelihood]] = []
+    residuals: Residuals = []
+    height = float(point @ (knowledge.score - knowledge.precision @ point / 2))
+    for position, instruments in enumerate(curves):
+        done = [linearise(c, star, _local(point, layout, c, position)) for c in instruments]
+        likelihoods.append([likelihood for likelihood, _ in done])
+        residuals.append([residual for _, residual in done])
+        height -= sum(float((c.weight * r * r).sum()) / 2 for c, (_, r) in zip(instruments, done, strict=True))
+    return likelihoods, residuals, height
+
+
+def _reweight(curves: LogCurves, residual: Floats, outlier_sigma: float) -> LogCurves:
+    """Weights that match the residuals' scatter, the excess over the propagated noise smoothed across wavelength."""
+    z = residual * np.sqrt(curves.weight)
+    scale = _smooth_noise_scale(np.where(curves.weight > 0, z, np.nan))
+    weight = np.where(np.abs(z) > outlier_sigma * scale, 0.0, curves.weight / scale**2)
+    return curves.with_weight(weight)
+
+
+def _smooth_noise_scale(z: Floats) -> Floats:
+    """Robust standard deviation of each column of `z` (T, B), by its running median over neighbouring columns: (B,)."""
+    raw = 1.4826 * np.nanmedian(np.abs(z), axis=0)
+    raw = np.where(np.isfinite(raw) & (raw > 0), raw, 1.0)
+    half = NOISE_SMOOTHING_BINS // 2
+    padded = np.pad(raw, half, mode="reflect") if raw.size > half else np.full(raw.size + 2 * half, np.median(raw))
+    smooth: Floats = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
+    return smooth
+
+
+def _summary(curves: list[list[LogCurves]], residuals: Residuals, point: Floats, layout: Layout) -> dict[str, float]:
+    summary = {
+        "depth_fgs1": float(point[0]),
+        "depth_airs": float(point[1:N_WAVELENGTHS].mean()),
+        "axis_offset": float(point[N_WAVELENGTHS]),
+        "impact_offset": float(point[N_WAVELENGTHS + 1]),
+    }
+    for position, (instruments, parts) in enumerate(zip(curves, residuals, strict=True)):
+        first = N_WAVELENGTHS + layout.visit(position).start
+        summary[f"mid_time_h_{position}"] = float(point[first])
+        summary[f"clock_offset_h_{position}"] = float(point[first + 1])
+        for c, r in zip(instruments, parts, strict=True):
+            used = c.weight > 0
+            summary[f"chi2_{c.instrument}_{position}"] = float((c.weight * r * r).sum() / max(used.sum(), 1))
+            summary[f"rejected_{c.instrument}_{position}"] = float(1 - used.mean())
+    return summary
+
+
+def _flags(curves: list[list[LogCurves]], star: Star, point: Floats, layout: Layout) -> tuple[str, ...]:
+    """Why the likelihood says nothing about the depth: a transit that misses the window, or that leaves no baseline."""
+    inside, outside = 0.0, 0.0
+    for position, instruments in enumerate(curves):
+        for c in instruments:
+            local = _local(point, layout, c, position)
+            in_transit = covered(c, star, local)
+            inside = max(inside, float(in_transit.mean()))
+            outside = max(outside, float(1 - in_transit.mean()))
+    flags = []
+    if inside < SMALLEST_SHARE:
+        flags.append("no transit in the window")
+    if outside < SMALLEST_SHARE:
+        flags.append("no baseline outside the transit")
+    return tuple(flags)
