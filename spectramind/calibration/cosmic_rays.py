@@ -22,7 +22,7 @@ def running_median(series: NDArray[Any]) -> NDArray[Any]:
     low, high = np.minimum(a, b), np.maximum(a, b)
     low_other, high_other = np.minimum(c, d), np.maximum(c, d)
     low, high = np.maximum(low, low_other), np.minimum(high, high_other)
-    return np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), e))
+    return np.asarray(np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), e)))
 
 
 def scatter(series: NDArray[Any]) -> Floats:

@@ -1,6 +1,7 @@
 """The order of the detector effects, from counts to a light curve, and nothing else.
 
-    counts → electrons → linearity → dark → CDS → flat → bad pixels → cosmic rays → extraction → foreground → time bins
+    counts → electrons → linearity → dark → CDS → flat → bad pixels → cosmic rays → extraction → jitter → foreground
+    → time bins
 
 Frames go through in blocks that fit the processor's cache; only the CDS pairs are kept, as float32, whose rounding is a
 thousandth of the read noise. The foreground is constant in time and the extraction linear, so it is subtracted from the
@@ -23,7 +24,7 @@ from spectramind.calibration.dark_current import subtract_dark
 from spectramind.calibration.flat_field import divide_flat
 from spectramind.calibration.nonlinearity import linearise
 from spectramind.calibration.options import CalibrationOptions
-from spectramind.calibration.pointing import centroids
+from spectramind.calibration.pointing import centroids, position_response
 from spectramind.calibration.samples import Samples
 from spectramind.calibration.statistics import point_to_point, step_statistics
 from spectramind.errors import QuarantineError
@@ -69,11 +70,12 @@ class Detector(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Extracted series of CDS pairs, before the foreground is subtracted: `flux`, `edge`, `replaced` (pairs, B)."""
+    """Extracted series of CDS pairs, before the foreground is subtracted: `flux`, `edge`, `replaced` (pairs, B),
+    `position` (pairs, 2) x and y of an imager's star or (pairs, 1) y of a spectrometer's trace."""
 
     flux: Floats
     edge: Floats
-    centroid: tuple[Floats, Floats] | None
+    position: Floats
     replaced: NDArray[np.bool_]
     replaced_fraction: float
 
@@ -239,7 +241,6 @@ def _extract(
     threshold = threshold.astype(np.float32)
     flux, edge, replaced, positions = [], [], [], []
     changed = 0
-    statistics = None
     aperture = weights > 0.5 * weights.max()
     block = max(8, _BLOCK_SAMPLES // pairs[0].size)
     touched = (weights > 0) & ~detector.bad
@@ -249,20 +250,19 @@ def _extract(
         invalid = None if detector.saturated is None else detector.saturated[first:last]
         clean, outlier = cosmic_rays.reject(pairs[first:last], threshold, invalid)
         clean, outlier = clean[start - first : stop - first], outlier[start - first : stop - first]
-        changed += np.count_nonzero(outlier)
-        if statistics is None:
-            statistics = pairs[start:stop], clean
+        changed += int(np.count_nonzero(outlier))
+        if start == 0:
+            before, after = pairs[start:stop], clean
         flux.append(extraction.weighted_sum(clean, weights, dispersed))
         edge.append(extraction.weighted_sum(clean, edge_weights, dispersed))
-        seen = (outlier & touched).any(axis=1) if dispersed else (outlier & touched).any(axis=(1, 2))[:, None]
-        replaced.append(seen)
-        if not dispersed:
-            positions.append(np.stack(centroids(clean, aperture)))
+        seen = np.any(outlier & touched, axis=1) if dispersed else np.any(outlier & touched, axis=(1, 2))[:, None]
+        replaced.append(np.asarray(seen))
+        positions.append(np.stack(centroids(clean, aperture), axis=1)[:, 1 if dispersed else 0 :])
     fraction = changed / pairs.size
-    assert statistics is not None
-    centroid = tuple(np.concatenate(positions, axis=1)) if positions else None
-    series = Series(np.concatenate(flux), np.concatenate(edge), centroid, np.concatenate(replaced), fraction)
-    return series, step_statistics("cosmic_rays", *statistics, changed_fraction=fraction)
+    series = Series(
+        np.concatenate(flux), np.concatenate(edge), np.concatenate(positions), np.concatenate(replaced), fraction
+    )
+    return series, step_statistics("cosmic_rays", before, after, changed_fraction=fraction)
 
 
 def _light_curve(
@@ -283,6 +283,10 @@ def _light_curve(
     usable = np.ones(len(time_h), bool) if detector.saturated is None else _usable_pairs(detector.saturated)
     flux, outlier = cosmic_rays.reject(series.flux, options.series_sigma * cosmic_rays.scatter(series.flux))
     edge, _ = cosmic_rays.reject(series.edge, options.series_sigma * cosmic_rays.scatter(series.edge))
+    if options.correct_jitter:
+        steady = flux / (1.0 + position_response(flux, series.position))
+        steps = (*steps, step_statistics("jitter", flux, steady))
+        flux = steady
     binned, n_pairs = time_binning.bin_mean(flux, usable, bins)
     edge, _ = time_binning.bin_mean(edge, usable, bins)
     replaced = time_binning.bin_sum((outlier & usable[:, None]).astype(float), bins)
@@ -319,7 +323,7 @@ def _light_curve(
         raw.wavelength_um,
         n_pairs,
         subtracted,
-        _pointing_channels(series, usable, bins),
+        {} if dispersed else _pointing_channels(series, usable, bins),
     )
     steps = (*steps, step_statistics("time_binning", flux[usable] - subtracted, binned[filled]))
     return curve, steps, _summary(curve, detector, usable, series)
@@ -330,7 +334,7 @@ def _foreground_per_pixel(flux: Floats, edge: Floats, wavelength_um: Floats, opt
     x = (wavelength_um - middle) / max(float(np.ptp(wavelength_um)) / 2.0, np.finfo(float).tiny)
     edge_variance = np.maximum(cosmic_rays.scatter(edge) ** 2, np.finfo(float).tiny)
     wings = foreground.starlight_share(edge, flux, x, edge_variance, options.wing_share, options.wing_share_sigma)
-    return np.maximum(edge.mean(axis=0), 0.0) - wings
+    return np.asarray(np.maximum(edge.mean(axis=0), 0.0) - wings)
 
 
 def _pair_variance(
@@ -352,10 +356,8 @@ def _pair_variance(
 
 
 def _pointing_channels(series: Series, usable: NDArray[np.bool_], bins: time_binning.Bins) -> dict[str, Floats]:
-    if series.centroid is None:
-        return {}
     channels = {}
-    for axis, position in zip("xy", series.centroid, strict=True):
+    for axis, position in zip("xy", series.position.T, strict=True):
         centre, _ = time_binning.bin_mean(position, usable, bins)
         square, _ = time_binning.bin_mean((position - np.median(position)) ** 2, usable, bins)
         channels[f"centroid_{axis}"] = centre

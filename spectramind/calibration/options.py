@@ -28,6 +28,7 @@ class CalibrationOptions:
         "optimal", "Optimal weights from the spatial profile, or the plain sum of all pixels."
     )
     profile_columns: int = option(9, "Columns over which the AIRS spatial profile is averaged.", ge=1, le=101)
+    correct_jitter: bool = option(True, "Remove what the star's position on the detector explains of the flux.")
     edge_pixels: int = option(5, "Width of the border from which the foreground is measured.", ge=1, le=8)
     wing_share: float = option(0.5, "Expected share of starlight in the light of the border.", ge=0, le=1)
     wing_share_sigma: float = option(0.3, "How far that share may be off; the light curve itself decides.", gt=0, le=10)

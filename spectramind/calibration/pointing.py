@@ -1,13 +1,22 @@
-"""Where the star's image lies on the imager."""
+"""Where the star's image lies on the detector, and what its motion does to the flux.
+
+Jitter moves light between pixels of different sensitivity. What the flat leaves of that is a smooth function of the
+position, found from the fast part of both series, in which there is neither transit nor drift.
+"""
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectramind.types import Floats
+
+_FEWEST_PAIRS = 50
+_CLIP_SIGMA = 5.0
+_GAUSSIAN_MAD = 1.4826
 
 
 def centroids(frames: NDArray[Any], aperture: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -19,3 +28,25 @@ def centroids(frames: NDArray[Any], aperture: NDArray[np.bool_]) -> tuple[Floats
     light = frames[:, rows, columns].astype(np.float64)
     total = light.sum(axis=1)
     return light @ columns / total, light @ rows / total
+
+
+def position_response(flux: Floats, positions: Floats) -> Floats:
+    """Relative change (n, B) of `flux` (n, B) that the `positions` (n, K) explain to second order, zero on average.
+
+    Second differences of the flux are fitted with those of the positions' first and second powers, without the points
+    that stand out; series of fewer than 50 pairs are left alone.
+    """
+    if len(flux) < _FEWEST_PAIRS:
+        return np.zeros_like(flux)
+    centred = positions - np.median(positions, axis=0)
+    powers = [centred[:, axis] for axis in range(centred.shape[1])]
+    powers += [first * second for first, second in combinations_with_replacement(powers, 2)]
+    terms = np.stack(powers, axis=1)
+    terms -= terms.mean(axis=0)
+    level = np.median(flux, axis=0)
+    fast_flux = np.diff(flux / np.where(level > 0, level, 1.0), n=2, axis=0)
+    fast_terms = np.diff(terms, n=2, axis=0)
+    white = fast_flux.mean(axis=1)
+    kept = np.abs(white) <= _CLIP_SIGMA * _GAUSSIAN_MAD * np.median(np.abs(white))
+    coefficients = np.linalg.lstsq(fast_terms[kept], fast_flux[kept], rcond=None)[0]
+    return np.asarray(terms @ coefficients)

@@ -201,7 +201,8 @@ def time_axis(stamps_h: Floats, integration_s: Floats | None, where: str | Path)
     """Start and integration time of each read.
 
     Reads come in pairs of one detector ramp. A stamp is the end of the short read, so a ramp starts one short
-    integration before it. Where no integration times are given (FGS1), the long read ends the distance of the two
+    integration before it. The listed time of the long read counts from the short one, whose time is added, as in the
+    hosts' own calibration. Where no integration times are given (FGS1), the long read ends the distance of the two
     stamps after the short one, and the first stamp is the short read's own integration time.
     InputError if the frames do not come in such pairs.
     """
@@ -212,15 +213,25 @@ def time_axis(stamps_h: Floats, integration_s: Floats | None, where: str | Path)
         gap = float(np.median(stamps[:, 1] - stamps[:, 0])) * _SECONDS_PER_HOUR
         first = float(stamps[0, 0]) * _SECONDS_PER_HOUR
         short = min(first, gap) if first > 0 else gap
-        integration_s = np.tile([short, short + gap], len(stamps))
+        pairs, short_read = np.tile([short, short + gap], (len(stamps), 1)), 0
+    else:
+        pairs, short_read = _listed_integration(stamps_h, integration_s, where)
+    start = stamps[:, short_read] - pairs[:, short_read] / _SECONDS_PER_HOUR
+    return TimeAxis(np.repeat(start, 2), pairs.ravel())
+
+
+def _listed_integration(stamps_h: Floats, integration_s: Floats, where: str | Path) -> tuple[Floats, int]:
+    """Integration times (pairs, 2) since the ramp's start, and which of the two reads is the short one."""
     if integration_s.shape != stamps_h.shape or not (np.isfinite(integration_s) & (integration_s > 0)).all():
         raise InputError(where, "a positive integration time for every read", "another table", "Restore the file.")
-    pairs = integration_s.reshape(-1, 2)
-    if not ((pairs[:, 1] - pairs[:, 0]) * (pairs[0, 1] - pairs[0, 0]) > 0).all():
+    listed = integration_s.reshape(-1, 2)
+    short_read = int(listed[0].argmin())
+    short, long = listed[:, short_read], listed[:, 1 - short_read]
+    if not (short < long).all():
         raise InputError(where, "a short and a long read in each pair", "another order", "Restore the file.")
-    short_read = int(pairs[0].argmin())
-    start = stamps[:, short_read] - pairs[:, short_read] / _SECONDS_PER_HOUR
-    return TimeAxis(np.repeat(start, 2), integration_s)
+    pairs = listed.copy()
+    pairs[:, 1 - short_read] += short
+    return pairs, short_read
 
 
 def _adc_columns() -> tuple[str, ...]:
