@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from prefect import flow
 
+from flows.batches import make_units
 from flows.contracts import judge, publish_data_quality
+from flows.published import link
 from flows.run_directory import RunDirectory
 from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
-from flows.tasks import Json, remembered
 from flows.units import VisitJob, calibrate_unit, visit_identity
 from flows.workspace import ABSENT, Visit, VisitKey, Workspace, workspace
 from settings.tree import Settings
 from spectramind.cubes.store import STATISTICS
 from spectramind.data.layout import SPLITS, Split
-from spectramind.errors import InputError, QuarantineError
+from spectramind.errors import InputError
 from spectramind.provenance.digests import digest_json
-from spectramind.provenance.units import unit_path, verify_unit
-
-Item = TypeVar("Item")
-
-BATCHES = 8
-"""Prefect tasks per split and stage: enough to follow in its UI, few enough to cost nothing."""
+from spectramind.provenance.units import unit_path
 
 
 @dataclass(frozen=True)
@@ -77,8 +71,8 @@ def _calibrate(work: Workspace) -> Calibration:
     judge(work, "raw_visits", raw_visits_table(work.visits, ABSENT, refused))
     statistics = [Statistics.read(*cube.visit.key, cube.path / STATISTICS) for cube in cubes]
     for row, reason in judge(work, "calibrated_visits", light_curves_table(statistics)).quarantined.items():
-        planet_id, split, visit, _instrument = row
-        refused.setdefault(_key(split, planet_id, int(visit)), reason)
+        planet_id, split, number, _instrument = row
+        refused.setdefault(_key(split, planet_id, int(number)), reason)
     usable: dict[tuple[Split, str], tuple[Cube, ...]] = {}
     for cube in cubes:
         if cube.visit.key not in refused:
@@ -87,7 +81,10 @@ def _calibrate(work: Workspace) -> Calibration:
     calibration = Calibration(usable, refused)
     for key, reason in refused.items():
         work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
-    publish_data_quality(work, calibration.quarantined, statistics)
+    work.statistics, work.set_aside = statistics, calibration.quarantined
+    work.run.set_data_rev(work.data_revision)
+    publish_data_quality(work)
+    link("data-quality", work.run.path / "calibration" / "data_quality.html", "Data-quality report")
     require_enough(work, "train", calibration.reasons("train"))
     require_enough(work, "test", calibration.reasons("test"))
     return calibration
@@ -108,34 +105,20 @@ def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
         )
 
 
-def batches(items: Sequence[Item]) -> Iterator[tuple[str, Sequence[Item]]]:
-    """`items` in at most `BATCHES` runs of equal length, with a name for each."""
-    size = max(1, -(-len(items) // BATCHES))
-    starts = range(0, len(items), size)
-    for number, start in enumerate(starts, start=1):
-        yield f"{number}/{len(starts)}", items[start : start + size]
-
-
 def _calibrated_cubes(work: Workspace) -> tuple[list[Cube], dict[VisitKey, str]]:
-    """Every visit calibrated, in batches that Prefect remembers; and the visits whose files are unusable."""
+    """Every visit calibrated; and the visits whose files are unusable."""
     cubes: list[Cube] = []
     refused: dict[VisitKey, str] = {}
-    with work.progress("Calibrating visits", len(work.visits)) as advance:
+    with work.progress("Calibrating visits", len(work.visits)) as progress:
         for split in SPLITS:
-            for name, batch in batches([visit for visit in work.visits if visit.split == split]):
-                jobs = [_job(work, visit) for visit in batch]
-                rows = remembered(
-                    f"calibrate {split} {name}",
-                    digest_json({"calibrate": [job.identity for job in jobs]}),
-                    lambda jobs=jobs: _run(work, jobs, advance),  # type: ignore[misc]
-                    work.layout.task_results,
-                    lambda rows, jobs=jobs: _sound(work, jobs, rows),  # type: ignore[misc]
-                )
-                for visit, job, row in zip(batch, jobs, rows, strict=True):
-                    if row["digest"] is None:
-                        refused[visit.key] = row["reason"]
-                    else:
-                        cubes.append(Cube(visit, job.target, row["digest"]))
+            visits = [visit for visit in work.visits if visit.split == split]
+            jobs = [_job(work, visit) for visit in visits]
+            rows = make_units(work, f"calibrate {split}", calibrate_unit, jobs, progress)
+            for visit, job, row in zip(visits, jobs, rows, strict=True):
+                if row["digest"] is None:
+                    refused[visit.key] = row["reason"]
+                else:
+                    cubes.append(Cube(visit, job.target, row["digest"]))
     return cubes, refused
 
 
@@ -153,26 +136,6 @@ def _job(work: Workspace, visit: Visit) -> VisitJob:
         calibration=options,
         cubes=cubes,
         digest_index=work.layout.digest_index,
-    )
-
-
-def _run(work: Workspace, jobs: list[VisitJob], advance: Any) -> Json:
-    """One row per job: the digest of its unit, or the reason why there is none."""
-    rows = []
-    for outcome in work.spread(calibrate_unit, jobs, lambda _outcome: advance()):
-        if outcome.error is None and outcome.value is not None:
-            rows.append({"digest": outcome.value.digest, "reason": None})
-        elif isinstance(outcome.error, QuarantineError):
-            rows.append({"digest": None, "reason": str(outcome.error)})
-        elif outcome.error is not None:
-            raise outcome.error
-    return rows
-
-
-def _sound(work: Workspace, jobs: list[VisitJob], rows: Json) -> bool:
-    """Are the units that a stored result speaks of still there and whole?"""
-    return all(
-        row["digest"] is None or not verify_unit(job.target, work.digests) for job, row in zip(jobs, rows, strict=True)
     )
 
 

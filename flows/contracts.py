@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flows.quality import SuiteResult, load_suite, stop_on_failure, validate
 from flows.report import data_quality_page
-from flows.tables import Statistics, light_curves_table, steps_table
+from flows.tables import light_curves_table, steps_table
 from flows.tasks import remembered
 from spectramind.provenance.digests import code_digest, digest_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flows.workspace import VisitKey, Workspace
+    from flows.workspace import Workspace
 
 
-def judge(work: Workspace, suite: str, table: pd.DataFrame) -> SuiteResult:
-    """The verdict of `suite` on `table`; InputError if an expectation fails that must hold."""
+def judge(work: Workspace, suite: str, table: pd.DataFrame, name: str | None = None) -> SuiteResult:
+    """The verdict of `suite` on `table`, kept for the report under `name`.
+
+    InputError if an expectation fails that must hold.
+    """
     key = digest_json({"suite": load_suite(suite), "table": table.to_csv(), "code": code_digest("flows.quality")})
     document = remembered(
-        f"contract {suite}", key, lambda: validate(suite, table).to_json(), work.layout.task_results
+        f"contract {name or suite}", key, lambda: validate(suite, table).to_json(), work.layout.task_results
     )
     result = SuiteResult.from_json(document)
-    work.verdicts[suite] = result
+    work.verdicts[name or suite] = result
     stop_on_failure([result], work.dataset.root)
     for finding in result.failures:
         if finding.on_failure == "report":
@@ -36,13 +38,14 @@ def judge(work: Workspace, suite: str, table: pd.DataFrame) -> SuiteResult:
     return result
 
 
-def publish_data_quality(work: Workspace, quarantined: Mapping[VisitKey, str], statistics: Sequence[Statistics]) -> None:
+def publish_data_quality(work: Workspace) -> None:
     """`calibration/data_quality.html` and `.json` of the run, with all verdicts so far."""
+    statistics = work.statistics
     folder = work.run.folder("calibration")
     light_curves, steps = light_curves_table(statistics), steps_table(statistics)
     rows = [
         {"split": split, "planet_id": planet_id, "visit": visit, "reason": reason}
-        for (split, planet_id, visit), reason in quarantined.items()
+        for (split, planet_id, visit), reason in work.set_aside.items()
     ]
     document = {
         "data_revision": work.data_revision,

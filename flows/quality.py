@@ -114,9 +114,8 @@ def validate(name: str, table: pd.DataFrame) -> SuiteResult:
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
     index = [column for column in INDEX_COLUMNS if column in table.columns]
-    verdict = batch.validate(
-        suite, result_format={"result_format": "COMPLETE", "unexpected_index_column_names": index}
-    ).to_json_dict()
+    result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": index}
+    verdict: dict[str, Any] = batch.validate(suite, result_format=result_format).to_json_dict()  # type: ignore[no-untyped-call]
     order = {_identity(expectation): place for place, expectation in enumerate(document["expectations"])}
     results = sorted(verdict["results"], key=lambda result: order[_identity(result["expectation_config"])])
     findings = tuple(_finding(result, table, index) for result in results)

@@ -33,12 +33,14 @@ def data_quality_page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["significant"] = _significant
-    chains = {
-        instrument: rows.to_dict("records") for instrument, rows in steps.groupby("instrument", sort=False)
-    }  # fmt: skip
+    chains = {name: rows.to_dict("records") for name, rows in steps.groupby("instrument", sort=False)}
     worst = light_curves.sort_values("noise_over_photon", ascending=False) if len(light_curves) else light_curves
     return environment.get_template("data_quality.html").render(
         dataset=dataset,
@@ -64,11 +66,13 @@ def noise_figure(light_curves: pd.DataFrame) -> str:
         photon_ppm = light_curves["scatter_ppm"] / light_curves["noise_over_photon"]
         for instrument, rows in light_curves.groupby("instrument", sort=True):
             colour = INSTRUMENT_COLOURS.get(str(instrument), "#555555")
-            noise.loglog(photon_ppm[rows.index], rows["scatter_ppm"], "o", ms=3.5, alpha=0.7, color=colour, label=instrument)
+            photon = photon_ppm[rows.index]
+            noise.loglog(photon, rows["scatter_ppm"], "o", ms=3.5, alpha=0.7, color=colour, label=instrument)
             ratio.hist(rows["noise_over_propagated"].dropna(), bins=20, histtype="stepfilled", alpha=0.55, color=colour)
         limits = [photon_ppm.min() * 0.9, photon_ppm.max() * 1.1]
         noise.plot(limits, limits, "-", lw=1, color="#777777", label="photon noise")
-        noise.set(xlabel="photon noise of a time bin (ppm)", ylabel="measured scatter (ppm)", title="White light curves")
+        noise.set(xlabel="photon noise of a time bin (ppm)", ylabel="measured scatter (ppm)")
+        noise.set_title("White light curves")
         noise.legend(frameon=False)
         ratio.axvline(1, lw=1, color="#777777")
         ratio.set(xlabel="measured / propagated noise", ylabel="light curves", title="Is the variance honest?")

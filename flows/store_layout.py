@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """Paths of a store. Units (cubes, fits, models, predictions) are directories named by the digest of their identity."""
+    """Paths of a store; units (cubes, fits, models, predictions) are directories named by their identity's digest."""
 
     root: Path
 

@@ -12,15 +12,13 @@ import numpy as np
 import pandas as pd
 
 from spectramind.data.layout import SPLITS, Dataset, Split
-from spectramind.instruments import N_WAVELENGTHS
+from spectramind.submission.table import wide_header
 from spectramind.types import Spectra
 
 if TYPE_CHECKING:
     from flows.workspace import Visit, VisitKey
 
 STAR = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
-MEAN = tuple(f"wl_{number}" for number in range(1, N_WAVELENGTHS + 1))
-SIGMA = tuple(f"sigma_{number}" for number in range(1, N_WAVELENGTHS + 1))
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,11 @@ def steps_table(statistics: Iterable[Statistics]) -> pd.DataFrame:
     return pd.DataFrame(rows).groupby(["instrument", "step"], sort=False).median().reset_index()
 
 
-def fits_table(summaries: Mapping[tuple[str, str], Mapping[str, float]]) -> pd.DataFrame:
+def fits_table(summaries: Mapping[tuple[Split, str], Mapping[str, float | None]]) -> pd.DataFrame:
     """One row per fitted planet, from the summaries of the fits by (split, planet)."""
-    rows = [{"planet_id": planet, "split": split, **_fit_row(summary)} for (split, planet), summary in summaries.items()]
+    rows = [
+        {"planet_id": planet, "split": split, **_fit_row(summary)} for (split, planet), summary in summaries.items()
+    ]
     columns = ["depth_fgs1", "depth_airs", "chi2_max", "rejected_max", "mid_time_min_h", "mid_time_max_h"]
     return pd.DataFrame(rows, columns=["planet_id", "split", *columns])
 
@@ -135,29 +135,25 @@ def submission_table(table: pd.DataFrame, expected: Iterable[str]) -> pd.DataFra
 def spectra_frame(spectra: Spectra) -> pd.DataFrame:
     """planet_id, wl_1..wl_283, sigma_1..sigma_283."""
     numbers = np.concatenate([spectra.mean, spectra.sigma], axis=1)
-    frame = pd.DataFrame(numbers, columns=[*MEAN, *SIGMA])
+    frame = pd.DataFrame(numbers, columns=list(wide_header()[1:]))
     frame.insert(0, "planet_id", list(spectra.planet_ids))
     return frame
-
-
-def frame_spectra(frame: pd.DataFrame) -> Spectra:
-    """Inverse of `spectra_frame`."""
-    ids = tuple(frame["planet_id"].astype(str))
-    return Spectra(ids, frame[list(MEAN)].to_numpy(float), frame[list(SIGMA)].to_numpy(float))
 
 
 def _missing(values: Any) -> Any:
     return (~np.isfinite(values)).sum(axis=1)
 
 
-def _fit_row(summary: Mapping[str, float]) -> dict[str, float]:
+def _fit_row(summary: Mapping[str, float | None]) -> dict[str, float]:
+    numbers = {name: float("nan") if value is None else value for name, value in summary.items()}
+
     def having(prefix: str) -> list[float]:
-        return [value for name, value in summary.items() if name.startswith(prefix)] or [float("nan")]
+        return [value for name, value in numbers.items() if name.startswith(prefix)] or [float("nan")]
 
     mid_times = having("mid_time_h")
     return {
-        "depth_fgs1": summary["depth_fgs1"],
-        "depth_airs": summary["depth_airs"],
+        "depth_fgs1": numbers["depth_fgs1"],
+        "depth_airs": numbers["depth_airs"],
         "chi2_max": max(having("chi2")),
         "rejected_max": max(having("rejected")),
         "mid_time_min_h": min(mid_times),

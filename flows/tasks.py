@@ -38,7 +38,8 @@ def remembered(
     named = stage.with_options(task_run_name=name, result_storage=storage.resolve())
     result = named(key, compute)
     if is_sound is not None and not is_sound(result):
-        result = named.with_options(refresh_cache=True, task_run_name=f"{name} (again)", result_storage=storage.resolve())(
-            key, compute
+        again = stage.with_options(
+            task_run_name=f"{name} (again)", result_storage=storage.resolve(), refresh_cache=True
         )
+        result = again(key, compute)
     return result

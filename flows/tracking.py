@@ -1,7 +1,7 @@
 """Experiment tracking. The only module that imports MLflow.
 
-Tracking never stops the work: the first failure is told once, and from then on what would have gone to MLflow is appended
-to a JSON-lines file in the run's directory.
+Tracking never stops the work: the first failure is told once, and from then on what would have gone to MLflow is
+appended to a JSON-lines file in the run's directory.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ PARAMETER_LENGTH = 6000
 
 @dataclass(frozen=True)
 class Destination:
-    """An MLflow tracking store: `uri`, the `experiment`, where a new experiment keeps its files (None: the server decides)
-    and the lock under which a database is initialised."""
+    """An MLflow tracking store: `uri`, the `experiment`, where a new experiment keeps its files (None: the server
+    decides) and the lock under which a database is initialised."""
 
     uri: str
     experiment: str

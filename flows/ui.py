@@ -31,7 +31,7 @@ START_LIMIT_S, STOP_LIMIT_S = 120.0, 15.0
 
 @dataclass(frozen=True)
 class Server:
-    """A web server to start: `command`, additional `environment`, the address people open and the one that tells health."""
+    """A web server to start: `command`, more `environment`, the address people open, the one that tells its health."""
 
     name: str
     command: tuple[str, ...]
@@ -104,21 +104,23 @@ def running(servers: Sequence[Server]) -> Iterator[None]:
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for server in servers:
-            processes.append(
-                subprocess.Popen(
-                    server.command,
-                    env={**os.environ, **server.environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            )
+            processes.append(_start(server))  # noqa: PERF401, those started before a failure must be stopped
         for server, process in zip(servers, processes, strict=True):
             _wait_until_healthy(server, process)
         yield
     finally:
         _stop(processes)
+
+
+def _start(server: Server) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        server.command,
+        env={**os.environ, **server.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 @contextmanager

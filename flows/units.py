@@ -5,6 +5,7 @@ Jobs carry paths, digests and options, so that any process can do them; their re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.journal import finite_json
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions
 from spectramind.data.layout import Dataset, Split, open_dataset
@@ -23,7 +25,7 @@ from spectramind.provenance.units import build_unit
 from spectramind.transit.options import TransitOptions
 from spectramind.types import RawExposure, Star
 
-FIT = "fit.npz"
+FIT, FIT_SUMMARY = "fit.npz", "summary.json"
 
 CALIBRATION_TABLES = ("adc_info.csv", "train_adc_info.csv", "test_adc_info.csv", "axis_info.parquet", "wavelengths.csv")
 """The metadata files that the calibration of a visit depends on."""
@@ -127,6 +129,8 @@ def fit_unit(job: FitJob) -> Done:
                 f"planet {job.star.planet_id}", "light curves with a transit", f"no fit ({error})", "Look at its cubes."
             ) from error
         fit.save(folder / FIT)
+        summary = json.dumps(finite_json(fit.summary), indent=1, sort_keys=True)
+        (folder / FIT_SUMMARY).write_text(summary, encoding="utf-8")
 
     result = build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
     return Done(result.path, result.digest, result.computed)
@@ -149,4 +153,3 @@ def _calibration_code() -> str:
 @lru_cache(maxsize=1)
 def _transit_code() -> str:
     return code_digest("spectramind.transit", "spectramind.types", "spectramind.instruments")
-

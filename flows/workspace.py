@@ -22,12 +22,15 @@ from spectramind.provenance.digests import FileDigests, digest_json
 from spectramind.types import Floats
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, Task
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import Task, TaskID
 
     from flows.calibrate import Calibration
     from flows.fit import Fits
     from flows.predict import Prediction
     from flows.quality import SuiteResult
+    from flows.tables import Statistics
     from flows.train import Training
     from settings.tree import Settings
 
@@ -54,6 +57,22 @@ class Visit:
         return self.split, self.planet_id, self.visit
 
 
+@dataclass
+class Progress:
+    """One bar: `advance` for each unit made; `reached` after a batch, whose units may all have been there already."""
+
+    bars: Bars
+    task: TaskID
+    finished: int = 0
+
+    def advance(self) -> None:
+        self.bars.advance(self.task)
+
+    def reached(self, units: int) -> None:
+        self.finished += units
+        self.bars.update(self.task, completed=self.finished)
+
+
 class Workspace:
     """One run at work. A plain class: Prefect shows parameters in its UI and need not look inside."""
 
@@ -67,6 +86,8 @@ class Workspace:
         self.training: Training | None = None
         self.prediction: Prediction | None = None
         self.verdicts: dict[str, SuiteResult] = {}
+        self.statistics: list[Statistics] = []
+        self.set_aside: dict[VisitKey, str] = {}
         self._resources = resources
 
     @cached_property
@@ -112,11 +133,11 @@ class Workspace:
             for visit in self.dataset.visits(split, planet)
         ]
         # Hashing releases the interpreter's lock: threads read several files at a time.
-        with self.progress("Checking files", len(keys)) as advance, ThreadPoolExecutor() as pool:
+        with self.progress("Checking files", len(keys)) as progress, ThreadPoolExecutor() as pool:
             visits = []
             for visit in pool.map(describe, keys):
                 visits.append(visit)
-                advance()
+                progress.advance()
         return tuple(visits)
 
     @cached_property
@@ -142,17 +163,22 @@ class Workspace:
         return map_units(function, items, self.settings.dask, on_result, self._workers)
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Callable[[], None]]:
-        """A progress bar with rate and time left; the value advances it by one."""
+    def progress(self, description: str, total: int) -> Iterator[Progress]:
+        """A progress bar with rate and time left."""
         task = self._bars.add_task(description, total=total)
         try:
-            yield lambda: self._bars.advance(task)
+            yield Progress(self._bars, task)
         finally:
-            self._bars.update(task, visible=False)
+            self._bars.remove_task(task)
+
+    @property
+    def console(self) -> Console:
+        """The terminal, shared with the progress bars."""
+        return self._bars.console
 
     def warn(self, message: str) -> None:
         """Tell the terminal and the journal."""
-        self._bars.console.print(f"[yellow]warning[/yellow] {_escape(message)}", highlight=False)
+        self.console.print(f"[yellow]warning[/yellow] {_escape(message)}", highlight=False)
         self.run.journal.event("warning", message=message)
 
     def _digest(self, path: Path) -> str:
@@ -166,8 +192,9 @@ class Workspace:
         return self._resources.enter_context(shared_workers(self.settings.dask))
 
     @cached_property
-    def _bars(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    def _bars(self) -> Bars:
+        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
         from rich.text import Text
 
         class _Rate(ProgressColumn):
@@ -175,7 +202,7 @@ class Workspace:
                 return Text("" if not task.speed else f"{task.speed:.1f}/s", style="progress.data.speed")
 
         return self._resources.enter_context(
-            Progress(
+            Bars(
                 TextColumn("{task.description:<22}"),
                 BarColumn(),
                 MofNCompleteColumn(),
@@ -210,4 +237,3 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-

@@ -1,0 +1,99 @@
+"""Units of one stage in batches: one remembered Prefect task per batch, its units spread over the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from flows.tasks import Json, remembered
+from flows.units import Done
+from spectramind.errors import QuarantineError
+from spectramind.provenance.digests import digest_json
+from spectramind.provenance.units import build_unit, verify_unit
+
+if TYPE_CHECKING:
+    from flows.workspace import Progress, Workspace
+
+
+class Job(Protocol):
+    """A unit to make: where, and what it depends on."""
+
+    @property
+    def target(self) -> Path: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+BATCHES = 8
+"""Prefect tasks per split and stage: enough to follow in its UI, few enough to cost nothing."""
+
+
+def make_units(
+    work: Workspace, name: str, function: Callable[[AnyJob], Done], jobs: Sequence[AnyJob], progress: Progress
+) -> list[Json]:
+    """One row per job: the `digest` of its unit, or the `reason` why there is none.
+
+    An error other than QuarantineError ends the run; the units finished until then are kept.
+    """
+    rows: list[Json] = []
+    for number, batch in _batches(jobs):
+        rows += remembered(
+            f"{name} {number}",
+            digest_json([job.identity for job in batch]),
+            lambda batch=batch: _run(work, function, batch, progress),  # type: ignore[misc]
+            work.layout.task_results,
+            lambda found, batch=batch: _sound(work, batch, found),  # type: ignore[misc]
+        )
+        progress.reached(len(batch))
+    return rows
+
+
+def remembered_unit(
+    work: Workspace, name: str, target: Path, identity: Mapping[str, Any], write: Callable[[Path], None]
+) -> str:
+    """The digest of one unit, made here by `write` as the task `name` unless it is done."""
+
+    def compute() -> Json:
+        with work.progress(name.capitalize(), 1) as progress:
+            result = build_unit(target, identity, write, digests=work.digests)
+            progress.advance()
+        return {"digest": result.digest}
+
+    def is_sound(_row: Json) -> bool:
+        return not verify_unit(target, work.digests)
+
+    digest: str = remembered(name, digest_json(identity), compute, work.layout.task_results, is_sound)["digest"]
+    return digest
+
+
+def _batches(items: Sequence[AnyJob]) -> Iterator[tuple[str, Sequence[AnyJob]]]:
+    """`items` in at most `BATCHES` runs of equal length, with a name for each."""
+    size = max(1, -(-len(items) // BATCHES))
+    starts = range(0, len(items), size)
+    for number, start in enumerate(starts, start=1):
+        yield f"{number}/{len(starts)}", items[start : start + size]
+
+
+def _run(
+    work: Workspace, function: Callable[[AnyJob], Done], jobs: Sequence[AnyJob], progress: Progress
+) -> list[dict[str, str | None]]:
+    rows: list[dict[str, str | None]] = []
+    for outcome in work.spread(function, list(jobs), lambda _outcome: progress.advance()):
+        if outcome.value is not None:
+            rows.append({"digest": outcome.value.digest, "reason": None})
+        elif isinstance(outcome.error, QuarantineError):
+            rows.append({"digest": None, "reason": str(outcome.error)})
+        elif outcome.error is not None:
+            raise outcome.error
+    return rows
+
+
+def _sound(work: Workspace, jobs: Sequence[AnyJob], rows: Json) -> bool:
+    """Are the units that a stored result speaks of still there and whole?"""
+    return all(
+        row["digest"] is None or not verify_unit(job.target, work.digests) for job, row in zip(jobs, rows, strict=True)
+    )

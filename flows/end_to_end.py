@@ -1,0 +1,134 @@
+"""Flow `spectramind-v50`: raw frames in, scored submission out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from flows.calibrate import calibrate
+from flows.predict import Prediction, predict_v50
+from flows.published import markdown, table
+from flows.recording import record_score
+from flows.run_directory import RunDirectory
+from flows.spectra_files import read_truth
+from flows.submit import TABLE, submit
+from flows.train import OUT_OF_FOLD, Training, train_v50
+from flows.workspace import Workspace, workspace
+from settings.tree import Settings
+from spectramind.metrics.baselines import expected_score, mean_depth_baseline, train_mean_baseline
+from spectramind.metrics.score import reference_of, score_parts
+from spectramind.metrics.statistics import spectra_statistics
+from spectramind.submission.table import in_order
+from spectramind.types import Floats
+
+
+@dataclass(frozen=True)
+class Result:
+    """The submission, and its scores by name."""
+
+    submission: Path
+    scores: dict[str, float]
+
+
+@flow(name="spectramind-v50")
+def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Result:
+    """Calibrate, train, predict, submit; with `data.truth` also score; print what came out and where it is."""
+    with workspace(settings, run, "run") as work:
+        calibrate(work.settings, work.run)
+        training = train_v50(work.settings, work.run)
+        prediction = predict_v50(work.settings, work.run)
+        submission = submit(work.settings, work.run)
+        scores = _scores(work, training, prediction)
+        work.run.add_metrics({"test": scores})
+        if "official" in scores:
+            record_score(work, training.mlflow_run, scores)
+        _show(work, training, scores)
+        return Result(submission.path / TABLE, scores)
+
+
+def _scores(work: Workspace, training: Training, prediction: Prediction) -> dict[str, float]:
+    """Of the test split: what the sigmas expect; with `data.truth` the official score, the z statistics and what naive
+    predictions score."""
+    labels = work.dataset.labels()[1]
+    reference = reference_of(labels)
+    spectra = prediction.spectra
+    scores = {"expected": expected_score(spectra.sigma, spectra.mean, *reference)}
+    if work.settings.data.truth is None:
+        return scores
+    planet_ids, depths = read_truth(Path(work.settings.data.truth))
+    row = {planet: index for index, planet in enumerate(planet_ids)}
+    known = tuple(planet for planet in spectra.planet_ids if planet in row)
+    truth = depths[[row[planet] for planet in known]]
+    spectra = in_order(spectra, known)
+    flat = mean_depth_baseline(*_held_out(work, training), spectra.mean[:, 1:].mean(axis=1))
+    statistics = spectra_statistics(spectra.mean, spectra.sigma, truth)
+    return {
+        **scores,
+        "official": score_parts(spectra.mean, spectra.sigma, truth, *reference).score,
+        "mean_depth": score_parts(*flat, truth, *reference).score,
+        "train_mean": score_parts(*train_mean_baseline(labels, len(known)), truth, *reference).score,
+        "z_std": float(statistics["all"]["z_std"]),
+        "rmse_ppm": float(statistics["all"]["rmse_ppm"]),
+    }
+
+
+def _held_out(work: Workspace, training: Training) -> tuple[Floats, Floats]:
+    """Mean depths (planets,) of train planets from held-out predictions, and their labels (planets, 283)."""
+    import pandas as pd
+
+    frame = pd.read_parquet(training.path / OUT_OF_FOLD)
+    mean = frame[[f"wl_{number}" for number in range(2, 284)]].to_numpy(float)
+    return np.asarray(mean.mean(axis=1)), work.labels(tuple(frame["planet_id"].astype(str)))
+
+
+def _show(work: Workspace, training: Training, scores: dict[str, float]) -> None:
+    """Scores and places, on the terminal and in Prefect's UI."""
+    from rich import box
+    from rich.table import Table
+
+    rows = [
+        {
+            "prediction": name,
+            "test": _number(scores.get(test)),
+            "held-out train planets": _number(training.metrics.get(oof)),
+        }
+        for name, test, oof in (
+            ("official score of this run", "official", "score"),
+            ("expected from its own sigmas", "expected", "expected_score"),
+            ("mean depth, one constant sigma", "mean_depth", "mean_depth_score"),
+            ("mean and spread of the train labels", "train_mean", "train_mean_score"),
+        )
+    ]
+    shown = Table(box=box.SIMPLE, show_edge=False, title="Score (0 to 1, higher is better)", title_justify="left")
+    for heading in rows[0]:
+        shown.add_column(heading, justify="left" if heading == "prediction" else "right")
+    for row in rows:
+        shown.add_row(*row.values())
+    places = _places(work)
+    work.console.print(shown)
+    if "z_std" in scores:
+        work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} (1 is honest)")
+    for name, place in places.items():
+        work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
+    table("scores", "Score (0 to 1, higher is better)", rows)
+    markdown("results", "\n".join(["| what | where |", "|---|---|", *(f"| {n} | `{p}` |" for n, p in places.items())]))
+
+
+def _places(work: Workspace) -> dict[str, Any]:
+    path, store = work.run.path, work.layout.root
+    return {
+        "submission": path / "submission" / TABLE,
+        "data quality": path / "calibration" / "data_quality.html",
+        "predictions": path / "predictions",
+        "checkpoint": path / "checkpoints" / "best.ckpt",
+        "cubes": store / "cubes",
+        "runs": f"spectramind ui outputs.store={store}  (or: make ui)",
+    }
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

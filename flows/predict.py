@@ -1,0 +1,141 @@
+"""Flow `predict-v50`: spectra and sigmas of the test split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from flows.batches import remembered_unit
+from flows.calibrate import calibrate
+from flows.contracts import judge, publish_data_quality
+from flows.fit import Fits, fit_split
+from flows.published import markdown, replace_tree
+from flows.run_directory import RunDirectory
+from flows.served_model import Predictor
+from flows.spectra_files import read_predictions
+from flows.tables import predictions_table, spectra_frame
+from flows.train import Training, train_v50
+from flows.workspace import Workspace, workspace
+from settings.tree import Settings
+from spectramind.errors import InputError
+from spectramind.provenance.digests import code_digest
+from spectramind.provenance.units import unit_path
+from spectramind.types import Spectra
+
+PREDICTIONS, COVARIANCE, FLAGS = "predictions.parquet", "covariance.zarr", "flags.json"
+
+FALLBACK_FLAG = "fallback"
+"""Marks a planet whose prediction is the mean of the training planets."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted spectra of all test planets, in the data set's order, and where they are stored."""
+
+    path: Path
+    digest: str
+    spectra: Spectra
+    fallback: tuple[str, ...]
+
+
+@flow(name="predict-v50")
+def predict_v50(settings: Settings, run: RunDirectory | None = None) -> Prediction:
+    """Predict every test planet; write `predictions/` of the run."""
+    with workspace(settings, run, "predict") as work:
+        if work.prediction is None:
+            work.prediction = _predict(work)
+        return work.prediction
+
+
+def _predict(work: Workspace) -> Prediction:
+    planets = work.planets["test"]
+    if not planets:
+        where = work.dataset.root / "test"
+        raise InputError(where, "planets to predict", "none", "Set data.root to a complete data set.")
+    calibration = calibrate(work.settings, work.run)
+    training = train_v50(work.settings, work.run)
+    fits = fit_split(work, "test", calibration)
+    identity = _identity(planets, fits, training)
+    target = unit_path(work.layout.predictions, identity)
+
+    digest = remembered_unit(work, "predict", target, identity, lambda folder: _write(planets, fits, training, folder))
+    spectra = read_predictions(target / PREDICTIONS)
+    fallback = tuple(planet for planet in planets if planet not in fits.digests)
+    judge(work, "predictions", predictions_table(spectra, fallback))
+    publish_data_quality(work)
+    replace_tree(target, work.run.folder("predictions"))
+    for planet in fallback:
+        stand_in = "predicted by the mean of the training planets with a wide sigma"
+        work.warn(f"planet {planet}: {stand_in} ({fits.lost[planet]})")
+    markdown("predictions", f"{len(planets)} planets, {len(fallback)} by fallback: `{work.run.path / 'predictions'}`")
+    return Prediction(target, digest, spectra, fallback)
+
+
+def _identity(planets: Sequence[str], fits: Fits, training: Training) -> dict[str, Any]:
+    return {
+        "kind": "predicted spectra",
+        "inputs": {
+            **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+            "checkpoint": training.digest,
+        },
+        "settings": {"planets": list(planets)},
+        "code": code_digest(
+            *("spectramind.models", "spectramind.transit", "spectramind.uncertainty"),
+            *("flows.predict", "flows.served_model"),
+        ),
+    }
+
+
+def _write(planets: Sequence[str], fits: Fits, training: Training, folder: Path) -> None:
+    spectra = with_fallback(planets, Predictor.load(training.path), fits)
+    spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
+    flags = {planet: list(words) for planet, words in zip(planets, spectra.flags, strict=True) if words}
+    (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
+    if spectra.covariance is not None:
+        _write_covariance(folder / COVARIANCE, spectra)
+
+
+def with_fallback(planets: Sequence[str], predictor: Predictor, fits: Fits) -> Spectra:
+    """Predictions in the order of `planets`; the fallback, flagged, for those without a fit."""
+    n_bins = predictor.fallback_mean.size
+    mean = np.tile(predictor.fallback_mean, (len(planets), 1))
+    sigma = np.tile(predictor.fallback_sigma, (len(planets), 1))
+    flags: list[tuple[str, ...]] = [(FALLBACK_FLAG,)] * len(planets)
+    predicted = predictor.spectra(*fits.load())
+    covariance = None
+    if predicted.covariance is not None:
+        covariance = np.zeros((len(planets), n_bins, n_bins))
+        covariance[:] = np.diag(predictor.fallback_sigma**2)
+    row = {planet: index for index, planet in enumerate(planets)}
+    for index, planet in enumerate(predicted.planet_ids):
+        mean[row[planet]], sigma[row[planet]] = predicted.mean[index], predicted.sigma[index]
+        flags[row[planet]] = predicted.flags[index] if predicted.flags else ()
+        if covariance is not None and predicted.covariance is not None:
+            covariance[row[planet]] = predicted.covariance[index]
+    return Spectra(tuple(planets), mean, sigma, covariance, tuple(flags))
+
+
+def _write_covariance(path: Path, spectra: Spectra) -> None:
+    """Float32 (planets, 283, 283), one checksummed chunk per planet."""
+    import zarr
+    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+    values = np.asarray(spectra.covariance, dtype=np.float32)
+    array = zarr.create_array(
+        path,
+        shape=values.shape,
+        chunks=(1, *values.shape[1:]),
+        dtype="float32",
+        serializer=BytesCodec(endian="little"),
+        compressors=[ZstdCodec(level=3, checksum=True), Crc32cCodec()],
+        dimension_names=("planet", "bin", "bin_too"),
+        attributes={"planet_ids": list(spectra.planet_ids), "units": "1", "long_name": "covariance of depths"},
+        zarr_format=3,
+    )
+    array[:] = values

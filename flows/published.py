@@ -1,0 +1,37 @@
+"""What a run shows: artifacts in Prefect's UI, finished folders in the run's directory."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+
+def table(key: str, description: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table in Prefect's UI."""
+    create_table_artifact([dict(row) for row in rows], key=key, description=description)
+
+
+def markdown(key: str, text: str) -> None:
+    """A note in Prefect's UI."""
+    create_markdown_artifact(text, key=key)
+
+
+def link(key: str, path: Path, text: str) -> None:
+    """A link to a file of the run in Prefect's UI."""
+    create_link_artifact(path.resolve().as_uri(), link_text=text, key=key, description=f"`{path}`")
+
+
+def replace_tree(source: Path, target: Path) -> None:
+    """Copy the folder `source` to `target`, which readers see as it was or as it will be."""
+    staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    shutil.copytree(source, staging)
+    if target.exists():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+        target.rename(old)
+        shutil.rmtree(old)
+    staging.rename(target)

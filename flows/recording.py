@@ -1,0 +1,98 @@
+"""What goes to MLflow, and when: once for each trained predictor, and its official score where the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import spectramind
+from flows import served_model
+from flows.tasks import remembered
+from flows.tracking import Destination, ServedModel, Tracker, flatten, tracked_run
+from settings.tree import settings_hash, without_credentials
+from spectramind.provenance.digests import digest_json
+from spectramind.provenance.environment import environment_snapshot
+
+if TYPE_CHECKING:
+    from flows.train import Training
+    from flows.workspace import Workspace
+
+SPOOL = "tracking_spool.jsonl"
+REQUIREMENTS = ("numpy", "scipy", "pandas", "safetensors")
+"""What the served model imports."""
+
+
+def record_training(work: Workspace, training: Training) -> str | None:
+    """Log parameters, metrics, figure and model, and register it; the MLflow run's id, None if there is none.
+
+    A predictor that is logged already is not logged again, and a tracking store that fails changes nothing.
+    """
+    if not work.settings.tracking.enable:
+        return None
+    destination = _destination(work)
+    key = digest_json({"record": training.digest, "uri": destination.uri, "experiment": destination.experiment})
+    row: Mapping[str, str | None] = remembered(
+        "record in MLflow",
+        key,
+        lambda: {"run_id": _record(work, destination, training)},
+        work.layout.task_results,
+        lambda found: found["run_id"] is not None and _exists(destination),
+    )
+    return row["run_id"]
+
+
+def record_score(work: Workspace, run_id: str | None, scores: Mapping[str, float]) -> None:
+    """Add the scores of the test split to the run of the predictor that made them."""
+    if run_id is None:
+        return
+    destination = _destination(work)
+
+    def send() -> dict[str, bool]:
+        tracker = Tracker(destination, work.run.path / SPOOL, work.warn, run_id=run_id)
+        tracker.metrics({f"test/{name}": value for name, value in scores.items()})
+        return {"sent": not tracker.warnings}
+
+    key = digest_json({"record": run_id, "scores": dict(scores), "uri": destination.uri})
+    remembered("record score in MLflow", key, send, work.layout.task_results, lambda found: bool(found["sent"]))
+
+
+def _record(work: Workspace, destination: Destination, training: Training) -> str | None:
+    environment = environment_snapshot()
+    tags = {
+        "repo_sha": environment["git_commit"],
+        "config_hash": settings_hash(work.settings),
+        "data_rev": work.data_revision,
+        "model_digest": training.digest,
+        "run_directory": str(work.run.path.resolve()),
+    }
+    parameters = without_credentials(work.settings.to_dict())
+    with tracked_run(
+        destination, work.run.path / SPOOL, work.warn, f"train-v50 {training.digest[:8]}", parameters, tags
+    ) as tracker:
+        numbers = {f"oof/{name.replace('.', '/')}": value for name, value in flatten(training.metrics).items()}
+        tracker.metrics({name: float(value) for name, value in numbers.items() if isinstance(value, int | float)})
+        tracker.files([training.path / "out_of_fold.svg"], "figures")
+        tracker.files([work.run.path / "calibration" / "data_quality.html"], "reports")
+        tracker.model(_served(training.path))
+    return None if tracker.warnings else tracker.run_id
+
+
+def _served(checkpoint: Path) -> ServedModel:
+    return ServedModel(
+        checkpoint,
+        Path(served_model.__file__),
+        (Path(spectramind.__file__).parent,),
+        tuple(f"{name}=={metadata.version(name)}" for name in REQUIREMENTS),
+    )
+
+
+def _destination(work: Workspace) -> Destination:
+    tracking = work.settings.tracking
+    return Destination.of(work.layout.root, tracking.uri or None, tracking.experiment)
+
+
+def _exists(destination: Destination) -> bool:
+    """A database that was removed has forgotten its runs; a server is taken at its word."""
+    return destination.artifacts is None or Path(destination.uri.removeprefix("sqlite:///")).exists()

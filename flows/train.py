@@ -1,0 +1,174 @@
+"""Flow `train-v50`: transit fits of planets with known spectra to a predictor, scored on planets held out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import flow
+
+from flows.batches import remembered_unit
+from flows.calibrate import calibrate
+from flows.contracts import publish_data_quality
+from flows.fit import Fits, fit_split
+from flows.journal import finite_json
+from flows.published import markdown, replace_tree, table
+from flows.recording import record_training
+from flows.report import INSTRUMENT_COLOURS
+from flows.run_directory import RunDirectory
+from flows.served_model import FALLBACK, MODEL, SCALING
+from flows.tables import spectra_frame
+from flows.workspace import Workspace, workspace
+from settings.tree import Settings
+from spectramind.instruments import INSTRUMENTS
+from spectramind.metrics.baselines import expected_score, mean_depth_baseline
+from spectramind.metrics.score import reference_of, score_parts
+from spectramind.metrics.statistics import spectra_statistics
+from spectramind.models.analytic import train_analytic
+from spectramind.provenance.digests import code_digest
+from spectramind.provenance.units import unit_path
+from spectramind.types import Floats, Spectra
+from spectramind.uncertainty.scaling import cross_fit_sigma, fit_sigma_scaling
+
+METRICS, OUT_OF_FOLD, FIGURE = "metrics.json", "out_of_fold.parquet", "out_of_fold.svg"
+"""What a checkpoint tells beside what a prediction needs."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The trained predictor in the store and the metrics of its out-of-fold predictions."""
+
+    path: Path
+    digest: str
+    metrics: dict[str, Any]
+    mlflow_run: str | None = None
+
+
+@flow(name="train-v50")
+def train_v50(settings: Settings, run: RunDirectory | None = None) -> Training:
+    """Train, cross-validate by planet, scale sigma, log and register; write `checkpoints/` of the run."""
+    with workspace(settings, run, "train") as work:
+        if work.training is None:
+            work.training = _train(work)
+        return work.training
+
+
+def _train(work: Workspace) -> Training:
+    calibration = calibrate(work.settings, work.run)
+    fits = fit_split(work, "train", calibration)
+    publish_data_quality(work)
+    labels = work.labels(fits.planets)
+    identity = _identity(work, fits, labels)
+    target = unit_path(work.layout.models, identity)
+
+    digest = remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
+    metrics = json.loads((target / METRICS).read_text(encoding="utf-8"))
+    training = Training(target, digest, metrics)
+    replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
+    work.run.add_metrics({"out_of_fold": metrics})
+    training = replace(training, mlflow_run=record_training(work, training))
+    table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
+    markdown("checkpoint", f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`")
+    return training
+
+
+def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Scores of held-out train planets for a table."""
+    return [
+        {"prediction": "analytic posterior, out of fold", "score": round(metrics["score"], 4)},
+        {"prediction": "what its sigmas expect", "score": round(metrics["expected_score"], 4)},
+        {"prediction": "mean depth, one constant sigma", "score": round(metrics["mean_depth_score"], 4)},
+        {"prediction": "mean and spread of the train labels", "score": 0.0},
+    ]
+
+
+def _identity(work: Workspace, fits: Fits, labels: Floats) -> dict[str, Any]:
+    return {
+        "kind": "analytic predictor",
+        "inputs": {
+            **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+            "labels": _array_digest(labels),
+            "wavelengths": _array_digest(work.dataset.wavelengths_um),
+        },
+        "settings": {
+            "model": asdict(work.settings.model),
+            "transit": asdict(work.settings.transit),
+            "uncertainty": asdict(work.settings.uncertainty),
+            "seed": work.settings.runtime.seed,
+        },
+        "code": code_digest(
+            *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.metrics"),
+            *("flows.train", "flows.served_model"),
+        ),
+    }
+
+
+def _array_digest(values: Floats) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()
+
+
+def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
+    """Everything that a prediction needs, and how well held-out planets are predicted."""
+    options = work.settings.uncertainty
+    settings = work.settings
+    model, held_out = train_analytic(
+        *fits.load(), labels, work.dataset.wavelengths_um, settings.model, settings.transit, settings.runtime.seed
+    )
+    (folder / MODEL).mkdir()
+    model.save(folder / MODEL)
+    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options).save(folder / SCALING)
+    scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options))
+    spectra_frame(scaled).to_parquet(folder / OUT_OF_FOLD, index=False)
+    _write_json(folder / FALLBACK, {"mean": labels.mean(axis=0).tolist(), "sigma": labels.std(axis=0).tolist()})
+    _write_json(folder / METRICS, finite_json(_metrics(scaled, held_out.sigma, labels)))
+    _draw(scaled, labels, folder / FIGURE)
+
+
+def _metrics(scaled: Spectra, unscaled_sigma: Floats, labels: Floats) -> dict[str, Any]:
+    reference = reference_of(labels)
+    depth = scaled.mean[:, 1:].mean(axis=1)
+    return {
+        "planets": len(labels),
+        "score": score_parts(scaled.mean, scaled.sigma, labels, *reference).score,
+        "score_before_scaling": score_parts(scaled.mean, unscaled_sigma, labels, *reference).score,
+        "expected_score": expected_score(scaled.sigma, labels, *reference),
+        "mean_depth_score": score_parts(*mean_depth_baseline(depth, labels, depth), labels, *reference).score,
+        "train_mean_score": 0.0,
+        "reference": {"mean": reference[0], "std": reference[1]},
+        "statistics": spectra_statistics(scaled.mean, scaled.sigma, labels),
+    }
+
+
+def _draw(scaled: Spectra, labels: Floats, path: Path) -> None:
+    """Errors of held-out planets against depth, and the distribution of z."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    error = scaled.mean - labels
+    with mpl.rc_context({"svg.hashsalt": "spectramind", "font.size": 9}):
+        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for instrument in reversed(INSTRUMENTS):
+            depth, miss = (values[:, instrument.spectral_slice].mean(axis=1) for values in (labels, error))
+            colour = INSTRUMENT_COLOURS[instrument.name]
+            left.semilogx(depth, 1e6 * miss, "o", ms=3.5, alpha=0.7, color=colour, label=instrument.name)
+        left.axhline(0, lw=1, color="#777777")
+        left.set(xlabel="true depth", ylabel="error of the mean depth (ppm)", title="Held-out planets")
+        left.legend(frameon=False)
+        z = np.clip(error / scaled.sigma, -5, 5)
+        grid = np.linspace(-5, 5, 201)
+        right.hist(z.ravel(), bins=50, density=True, color="#1c5d99", alpha=0.5)
+        right.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), lw=1, color="#333333")
+        right.set(xlabel="error / sigma", title=f"z: standard deviation {z.std():.2f}")
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
