@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import multiprocessing
 import os
 import signal
 import sys
@@ -195,6 +196,9 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _terminate(_number: int, _frame: Any) -> NoReturn:
+    # As Ctrl-C does, which reaches the whole process group: otherwise pools wait for their workers to finish.
+    for child in multiprocessing.active_children():
+        child.terminate()
     raise SystemExit(TERMINATED)
 
 
@@ -211,7 +215,7 @@ def _log(invocation: Invocation, status: str, error: BaseException | None) -> No
 
     message = None if error is None else f"{type(error).__name__}: {error}"
     try:
-        DebugLog.of(invocation.store()).entry(invocation.name, status, invocation.arguments, {"error": message})
+        DebugLog.of(invocation.store()).entry(invocation.name, status, sys.argv[2:], {"error": message})
     except OSError as problem:
         print(f"warning: this invocation could not be logged ({problem})", file=sys.stderr)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -201,7 +201,7 @@ def _run_in(folder: Path, settings: Settings) -> str:
             *(f"outputs.dir={folder}/run", f"outputs.store={folder}/store"),
         ]
     )
-    tiny = tiny.model_copy(update={"dask": replace(settings.dask)})
+    tiny = tiny.model_copy(update={"dask": settings.dask})
     simulate(tiny, folder / "data")
     with RunDirectory.create(tiny, "test") as run:
         orchestration.configure(tiny.outputs.store)

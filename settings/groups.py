@@ -41,13 +41,11 @@ class RuntimeOptions:
     """How a run behaves as a process."""
 
     seed: int = option(1337, "Seed of every random number.", ge=0, le=2**32 - 1)
-    deterministic: bool = option(True, "Prefer algorithms whose results do not depend on thread order.")
     budget_hours: float = option(
         9.0, "Wall-clock budget; when it is used up the best result so far is delivered.", gt=0, le=1000
     )
     dry_run: bool = option(False, "Check the settings and show what would run, without writing anything.")
-    debug: bool = option(False, "Show tracebacks and debug messages.")
-    log_level: Literal["debug", "info", "warning", "error"] = option("info", "Least severe message on the terminal.")
+    debug: bool = option(False, "Show tracebacks.")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,6 @@ NOT_IN_HASH = frozenset(
         "data.truth",
         "runtime.dry_run",
         "runtime.debug",
-        "runtime.log_level",
         "cubes",
         "tracking",
         "dask",
