@@ -29,10 +29,13 @@ FGS1_COMPONENTS = (
 function: a fit to the mean of real frames, whose light is lopsided and steep."""
 
 AIRS_TRACE_ROW = 15.56
-AIRS_CORE_WIDTH, AIRS_HALO_WIDTH, AIRS_WING_WIDTH = (1.37, 0.65), (4.1, 1.5), 3.0
-AIRS_HALO_SHARE, AIRS_WING_SHARE = (0.14, 0.23), (0.15, 0.20)
-"""Cross-dispersion profile at column 0 and at the last column, linear between: two Gaussians and a Lorentzian wing,
-in pixels, fitted to real frames."""
+AIRS_COMPONENTS = (
+    ((0.71, 0.63), (1.37, 0.65)),
+    ((0.14, 0.23), (4.1, 1.5)),
+    ((0.15, 0.14), (5.0, 5.0)),
+)
+"""Weights and widths (pixels) at column 0 and at the last column, linear between, of the Gaussians that make the
+cross-dispersion profile: a core, a halo and a wing, fitted to real frames."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,9 @@ def _trace(instrument: Instrument, placement: Placement, levels: Floats, dx: flo
     def along(ends: tuple[float, float]) -> Floats:
         return np.linspace(ends[0], ends[1], instrument.columns)
 
-    core = _gaussian_shares(instrument.rows, centre, placement.width * along(AIRS_CORE_WIDTH))
-    halo = _gaussian_shares(instrument.rows, centre, placement.width * along(AIRS_HALO_WIDTH))
-    edges = np.arange(instrument.rows + 1)[:, None] - 0.5 - centre
-    wing = np.diff(np.arctan(edges / AIRS_WING_WIDTH), axis=0) / np.pi
-    halo_share, wing_share = along(AIRS_HALO_SHARE), along(AIRS_WING_SHARE)
-    profile = (1.0 - halo_share - wing_share) * core + halo_share * halo + wing_share * wing
+    profile = np.zeros((instrument.rows, instrument.columns))
+    for weights, widths in AIRS_COMPONENTS:
+        profile += along(weights) * _gaussian_shares(instrument.rows, centre, placement.width * along(widths))
     profile = profile / profile.sum(axis=0)
     spectrum = np.exp(np.interp(column - dx, column, np.log(levels)))
     return np.asarray(profile * spectrum / levels)

@@ -38,7 +38,10 @@ class SimulationOptions:
     drift_min: float = option(1e-4, "smallest peak amplitude of the flux drift", ge=0.0, le=0.1)
     drift_max: float = option(2e-3, "largest peak amplitude of the flux drift", ge=0.0, le=0.1)
     foreground: float = option(
-        5e-4, "median foreground of one row, as a share of the reference star's light in that column", ge=0.0, le=0.1
+        5e-4,
+        "median foreground of one row, as a share of the reference star's light in a column of 50,000 electrons",
+        ge=0.0,
+        le=0.1,
     )
     brightness_scatter: float = option(
         0.2, "standard deviation of the natural logarithm of the stars' brightness", ge=0.0, le=1.0
