@@ -53,6 +53,10 @@ _BORROWED_FLAG = 0.01
 _BORROWED_MOST = 0.5
 """The same share above which a bin is not a measurement but an interpolation, and its sigma is doubled."""
 _REPLACED_VARIANCE = 4.0
+_ROUNDING = 1e-6
+"""Relative error of a border's mean level where noise does not set it: that of float32."""
+_FAINTEST = 10.0
+"""Standard deviations by which the image stands out of noise, or there is no star in it."""
 
 
 class Detector(NamedTuple):
@@ -103,7 +107,7 @@ def calibrate_exposure(
 ) -> tuple[LightCurve, tuple[StepStatistics, ...], dict[str, float]]:
     """The light curve of one instrument, the statistics of each step, and a row of summary numbers.
 
-    QuarantineError if no pixel under the star's image is usable.
+    QuarantineError if no star stands out of the noise.
     """
     dispersed = raw.instrument.dispersed
     detector = _prepare(raw, options)
@@ -112,15 +116,16 @@ def calibrate_exposure(
     image = np.median(typical.signal, axis=0)
     edge_weights = foreground.border(image, detector.bad, options.edge_pixels, dispersed)
     edge_level = extraction.weighted_sum(image[None], edge_weights, dispersed)[0]
-    profile = extraction.spatial_profile(image - edge_level, dispersed, options.profile_columns)
+    light = image - edge_level
     variance = typical.noise + typical.shot
-    if not (profile.sum() > 0 and (variance > 0).any()):
+    if not light.sum() > _FAINTEST * np.sqrt(variance.sum() / len(typical.signal)):
         raise QuarantineError(
             f"{raw.instrument.name} of planet {raw.planet_id}, visit {raw.visit}",
-            "light in usable pixels",
+            "a star's light in usable pixels",
             "none",
             "Restore the exposure's files.",
         )
+    profile = extraction.spatial_profile(light, dispersed, options.profile_columns)
     weights = _weights(profile, variance, detector, options)
     pairs = _difference_pairs(detector, raw, options)
     series, rejection = _extract(pairs, detector, typical, weights, edge_weights, options)
@@ -332,7 +337,7 @@ def _light_curve(
 def _foreground_per_pixel(flux: Floats, edge: Floats, wavelength_um: Floats, options: CalibrationOptions) -> Floats:
     middle = 0.5 * (wavelength_um[0] + wavelength_um[-1])
     x = (wavelength_um - middle) / max(float(np.ptp(wavelength_um)) / 2.0, np.finfo(float).tiny)
-    edge_variance = np.maximum(cosmic_rays.scatter(edge) ** 2, np.finfo(float).tiny)
+    edge_variance = cosmic_rays.scatter(edge) ** 2 + (_ROUNDING * (1.0 + np.abs(edge).max())) ** 2
     wings = foreground.starlight_share(edge, flux, x, edge_variance, options.wing_share, options.wing_share_sigma)
     return np.asarray(np.maximum(edge.mean(axis=0), 0.0) - wings)
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from spectramind.instruments import AIRS, FGS1, Instrument
 from spectramind.types import Adc, CalibrationFrames, RawExposure, TimeAxis
 
 
-def reference_frames(instrument: Instrument, rng: np.random.Generator, *, ideal: bool = False) -> CalibrationFrames:
+def reference_frames(instrument: Instrument, rng: np.random.Generator) -> CalibrationFrames:
     """Reference frames like the real ones: hot and dead pixels, flat of 2 %, linearity of 2 % at 50,000 electrons."""
     shape = instrument.rows, instrument.columns
     linear = np.zeros((6, *shape))
     linear[1] = 1.0
-    if ideal:
-        dark, dead, flat = np.zeros(shape), np.zeros(shape, bool), np.ones(shape)
-        dark[::2] = 1e-6
-    else:
-        dark = rng.normal(0.006, 0.0015, shape)
-        dark[rng.random(shape) < 0.005] += 2.0
-        dead = rng.random(shape) < 0.003
-        flat = rng.normal(1.0, 0.02, shape)
-        linear[0], linear[2] = 0.2, 4e-7 * rng.normal(1.0, 0.1, shape)
+    dark = rng.normal(0.006, 0.0015, shape)
+    dark[rng.random(shape) < 0.005] += 2.0
+    dead = rng.random(shape) < 0.003
+    flat = rng.normal(1.0, 0.02, shape)
+    linear[0], linear[2] = 0.2, 4e-7 * rng.normal(1.0, 0.1, shape)
     return CalibrationFrames(dark, dead, flat, linear, rng.normal(13.3, 0.3, shape))
+
+
+def brighter(frames: CalibrationFrames, factor: float) -> CalibrationFrames:
+    powers = np.arange(6)[:, None, None]
+    linear = frames.linear_corr * factor ** (1.0 - powers)
+    return replace(frames, dark=frames.dark * factor, read=frames.read * factor**0.5, linear_corr=linear)
 
 
 def profile(instrument: Instrument, shift: float = 0.0, wings: float = 0.02) -> np.ndarray:
@@ -45,9 +49,9 @@ def star_level(instrument: Instrument) -> np.ndarray:
     return np.array([221e3])
 
 
-def time_axis(instrument: Instrument, pairs: int, hours: float = 7.5) -> TimeAxis:
-    short, long = (0.1, 4.5) if instrument.dispersed else (0.1, 0.2)
-    start = np.arange(pairs) * hours / pairs
+def time_axis(instrument: Instrument, pairs: int) -> TimeAxis:
+    short, long = (0.1, 4.6) if instrument.dispersed else (0.1, 0.2)
+    start = np.arange(pairs) * 7.5 / pairs
     return TimeAxis(np.repeat(start, 2), np.tile([short, long], pairs))
 
 
@@ -66,24 +70,22 @@ def expose(
     seed: int,
     *,
     relative: np.ndarray | None = None,
-    level: np.ndarray | None = None,
     foreground: float = 0.0,
     noise: bool = True,
     wings: float = 0.02,
-    ideal: bool = False,
-    adc: Adc | None = None,
-    hours: float = 7.5,
-    image: np.ndarray | None = None,
-    reference_seed: int = 1,
+    brightness: float = 1.0,
 ) -> RawExposure:
-    """Frames of a star whose flux is `level` x `relative` (pairs,), on `foreground` electrons per pixel and pair."""
+    """Frames of a star of `relative` flux (pairs,) on `foreground` electrons per pixel and pair.
+
+    `brightness` times the electrons, on a detector that takes them: the photon noise is relatively smaller.
+    """
     rng = np.random.default_rng(seed)
-    adc = adc or Adc(0.4369, -1000.0)
-    frames = reference_frames(instrument, np.random.default_rng(reference_seed), ideal=ideal)
-    axis = time_axis(instrument, pairs, hours)
+    adc = Adc(0.4369 / brightness, -1000.0 * brightness)
+    frames = brighter(reference_frames(instrument, np.random.default_rng(1)), brightness)
+    axis = time_axis(instrument, pairs)
     relative = np.ones(pairs) if relative is None else relative
-    level = star_level(instrument) if level is None else level
-    rate = (profile(instrument, wings=wings) if image is None else image) * level
+    rate = profile(instrument, wings=wings) * star_level(instrument) * brightness
+    foreground = foreground * brightness
     counts = np.empty((2 * pairs, instrument.rows, instrument.columns), np.uint16)
     short, long = axis.integration_s[:2]
     draw = rng.poisson if noise else lambda mean: mean
