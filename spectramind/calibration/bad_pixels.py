@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectramind.calibration.samples import Samples
+from spectramind.calibration.statistics import robust_std
 from spectramind.types import Floats
 
-_GAUSSIAN_MAD = 1.4826
 _FURTHEST = 3
 """Pixels; a good neighbour further away says little about a missing pixel."""
 
@@ -28,8 +28,8 @@ def hot_pixels(dark: Floats, dead: NDArray[np.bool_], sigma: float) -> NDArray[n
     """Pixels (R, C) whose dark current lies over `sigma` robust standard deviations above the median of the others."""
     usable = dark[~dead]
     middle = np.median(usable)
-    spread = _GAUSSIAN_MAD * np.median(np.abs(usable - middle))
-    return np.asarray(dark > middle + sigma * max(spread, np.finfo(float).tiny)) & ~dead
+    spread = robust_std(usable - middle)
+    return np.asarray(dark > middle + sigma * spread) & ~dead
 
 
 def plan_repair(bad: NDArray[np.bool_], along_rows_only: bool) -> Repair:

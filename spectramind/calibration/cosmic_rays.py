@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectramind.calibration.statistics import robust_std
 from spectramind.types import Floats
 
 HALF_WINDOW = 2
 """The running median spans five samples: it follows an ingress, and two hits in a row do not move it."""
-_GAUSSIAN_MAD = 1.4826
 
 
 def running_median(series: NDArray[Any]) -> NDArray[Any]:
@@ -30,8 +30,7 @@ def scatter(series: NDArray[Any]) -> Floats:
 
     Slow changes such as a transit hardly enter; fast ones such as pointing jitter do, as they should.
     """
-    steps = np.diff(series, axis=0)
-    return np.asarray(_GAUSSIAN_MAD / np.sqrt(2.0) * np.median(np.abs(steps), axis=0), dtype=np.float64)
+    return np.asarray(robust_std(np.diff(series, axis=0), axis=0) / np.sqrt(2.0))
 
 
 def reject(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from spectramind.calibration.statistics import robust_std
 from spectramind.types import Floats
 
-_GAUSSIAN_MAD = 1.4826
 _SPIKE_SIGMA = 3.0
 
 
@@ -26,7 +26,7 @@ def border(image: Floats, bad: NDArray[np.bool_], edge_pixels: int, dispersed: b
     inside &= ~bad
     if not dispersed:
         middle = np.median(image[inside])
-        spread = _GAUSSIAN_MAD * np.median(np.abs(image[inside] - middle))
+        spread = robust_std(image[inside] - middle)
         inside &= np.abs(image - middle) <= _SPIKE_SIGMA * spread
     count = inside.sum(axis=0) if dispersed else inside.sum()
     return np.asarray(inside / np.maximum(count, 1))

@@ -26,7 +26,7 @@ from spectramind.calibration.nonlinearity import linearise
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.pointing import centroids, position_response
 from spectramind.calibration.samples import Samples
-from spectramind.calibration.statistics import point_to_point, step_statistics
+from spectramind.calibration.statistics import point_to_point, robust_std, step_statistics
 from spectramind.errors import QuarantineError
 from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.types import (
@@ -240,8 +240,7 @@ def _extract(
     """Cosmic-ray rejection and extraction, block by block."""
     dispersed = detector.instrument.dispersed
     sampled = np.unique(np.linspace(0, len(pairs) - 2, 2 * _TYPICAL_PAIRS).astype(np.intp))
-    steps = np.abs(pairs[sampled + 1] - pairs[sampled])
-    measured = 1.4826 / np.sqrt(2.0) * np.median(steps, axis=0)
+    measured = robust_std(pairs[sampled + 1] - pairs[sampled], axis=0) / np.sqrt(2.0)
     threshold = options.cosmic_ray_sigma * np.maximum(measured, np.sqrt(typical.noise + typical.shot))
     threshold = threshold.astype(np.float32)
     flux, edge, replaced, positions = [], [], [], []

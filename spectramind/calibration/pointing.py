@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectramind.calibration.statistics import robust_std
 from spectramind.types import Floats
 
 _FEWEST_PAIRS = 50
 _CLIP_SIGMA = 5.0
-_GAUSSIAN_MAD = 1.4826
 
 
 def centroids(frames: NDArray[Any], aperture: NDArray[np.bool_]) -> tuple[Floats, Floats]:
@@ -47,6 +47,6 @@ def position_response(flux: Floats, positions: Floats) -> Floats:
     fast_flux = np.diff(flux / np.where(level > 0, level, 1.0), n=2, axis=0)
     fast_terms = np.diff(terms, n=2, axis=0)
     white = fast_flux.mean(axis=1)
-    kept = np.abs(white) <= _CLIP_SIGMA * _GAUSSIAN_MAD * np.median(np.abs(white))
+    kept = np.abs(white) <= _CLIP_SIGMA * robust_std(white)
     coefficients = np.linalg.lstsq(fast_terms[kept], fast_flux[kept], rcond=None)[0]
     return np.asarray(terms @ coefficients)

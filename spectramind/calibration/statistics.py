@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from spectramind.types import Floats, StepStatistics
 
-_GAUSSIAN_MAD = 1.4826
+_GAUSSIAN_MEDIAN = 1.4826
+"""Standard deviation of a Gaussian over the median size of its deviations."""
+
+
+def robust_std(deviations: NDArray[Any], axis: int | None = None) -> Floats:
+    """Standard deviation of `deviations` from zero, from their median size: a few outliers do not matter."""
+    return np.asarray(_GAUSSIAN_MEDIAN * np.median(np.abs(deviations), axis=axis), dtype=np.float64)
 
 
 def step_statistics(
@@ -31,4 +37,4 @@ def point_to_point(series: Floats) -> float:
     if values.size < 3:
         return float("nan")
     curvature = values[2:] - 2.0 * values[1:-1] + values[:-2]
-    return float(_GAUSSIAN_MAD * np.median(np.abs(curvature)) / np.sqrt(6.0))
+    return float(robust_std(curvature) / np.sqrt(6.0))
