@@ -28,7 +28,8 @@ def score(submission: Path, truth: Path, train: Path) -> float:
     reference = reference_of(read_truth(train)[1])
     parts = score_parts(spectra.mean, spectra.sigma, depths, *reference)
     statistics = spectra_statistics(spectra.mean, spectra.sigma, depths)
-    table = Table(box=box.SIMPLE, show_edge=False)
+    caption = "what the stated sigmas cost, what the errors cost, and what a better common scale of sigma would win"
+    table = Table(box=box.SIMPLE, show_edge=False, caption=caption, caption_justify="left")
     for heading in (
         "",
         "score",
@@ -78,6 +79,9 @@ def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, ru
     console = Console()
     for name, group in scaling.groups.items():
         kept = ", ".join(group.kept) or "nothing, held-out planets are best left as they are"
-        console.print(f"{name}: temperature [bold]{group.temperature:.3f}[/], exponent {group.exponent:.3f} ({kept})")
+        console.print(
+            f"{name}: temperature [bold]{group.temperature:.3f}[/], exponent {group.exponent:.3f} ({kept})",
+            soft_wrap=True,
+        )
     console.print(f"nll {before['nll']:.4f} -> {after['nll']:.4f}, z std {before['z_std']:.3f} -> {after['z_std']:.3f}")
     console.print(f"written: {path}", soft_wrap=True)
