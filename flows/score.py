@@ -33,9 +33,9 @@ def score(submission: Path, truth: Path, train: Path) -> float:
     for heading in (
         "",
         "score",
-        "lost to width",
-        "lost to error",
-        "lost to scale of sigma",
+        "- width",
+        "- error",
+        "- scale",
         "RMSE ppm",
         "z std",
         "nll",
