@@ -58,8 +58,8 @@ def _predict(work: Workspace) -> Prediction:
     if not planets:
         where = work.dataset.root / "test"
         raise InputError(where, "planets to predict", "none", "Set data.root to a complete data set.")
-    calibration = calibrate(work.settings, work.run)
-    training = train_v50(work.settings, work.run)
+    calibration = work.calibration or calibrate(work.settings, work.run)
+    training = work.training or train_v50(work.settings, work.run)
     fits = fit_split(work, "test", calibration)
     identity = _identity(planets, fits, training)
     target = unit_path(work.layout.predictions, identity)

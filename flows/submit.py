@@ -39,7 +39,8 @@ def submit(settings: Settings, run: RunDirectory | None = None) -> Submission:
 
 
 def _submit(work: Workspace) -> Submission:
-    spectra = predict_v50(work.settings, work.run).spectra
+    prediction = work.prediction or predict_v50(work.settings, work.run)
+    spectra = prediction.spectra
     expected = _expected_planets(work)
     judge(work, "submission", submission_table(spectra_frame(spectra), expected))
     publish_data_quality(work)

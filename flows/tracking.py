@@ -6,16 +6,18 @@ appended to a JSON-lines file in the run's directory.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.orchestration import TELEMETRY_OFF
 from flows.store_layout import StoreLayout
+from settings.tree import without_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,7 +124,8 @@ class Tracker:
             import mlflow
 
             mlflow.set_tracking_uri(self.destination.uri)
-            with mlflow.start_run(run_id=self._id):
+            # MLflow prints its progress past its own log level.
+            with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=self._id):
                 mlflow.pyfunc.log_model(
                     name="model",
                     loader_module=model.loader.stem,
@@ -161,7 +164,7 @@ class Tracker:
                 return
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                message = f"MLflow at {_without_credentials(self.destination.uri)} failed ({reason}); see {self.spool}"
+                message = without_credentials(f"MLflow at {self.destination.uri} failed ({reason}); see {self.spool}")
                 self.warnings.append(message)
                 self.warn(message)
         self.spool.parent.mkdir(parents=True, exist_ok=True)
@@ -189,13 +192,6 @@ def tracked_run(
     tracker.finish("FINISHED")
 
 
-def run_link(destination: Destination, run_id: str) -> str:
-    """Where the run is found: the address of a server, or the database with the run's id."""
-    if destination.uri.startswith("http"):
-        return f"{_without_credentials(destination.uri).rstrip('/')}/#/runs/{run_id}"
-    return f"{destination.experiment}, run {run_id} (spectramind ui)"
-
-
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys."""
     flat: dict[str, Any] = {}
@@ -206,15 +202,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def load_registered(uri: str, version: int | str = "latest") -> Any:
-    """The registered model `spectramind-v50` as an MLflow pyfunc."""
-    os.environ.update(MLFLOW_ENVIRONMENT)
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-    return mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}/{version}")
 
 
 def _client(destination: Destination) -> MlflowClient:
@@ -242,8 +229,3 @@ def _experiment_id(client: MlflowClient, destination: Destination) -> str:
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
-
-
-def _without_credentials(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

@@ -59,7 +59,7 @@ def train_v50(settings: Settings, run: RunDirectory | None = None) -> Training:
 
 
 def _train(work: Workspace) -> Training:
-    calibration = calibrate(work.settings, work.run)
+    calibration = work.calibration or calibrate(work.settings, work.run)
     fits = fit_split(work, "train", calibration)
     publish_data_quality(work)
     labels = work.labels(fits.planets)

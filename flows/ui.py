@@ -66,7 +66,7 @@ def prefect_server(store: Path, port: int) -> Server:
     url = f"http://{HOST}:{port}"
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port))
     environment = {**prefect_environment(store), "PREFECT_UI_API_URL": f"{url}/api", "PREFECT_API_URL": f"{url}/api"}
-    return Server("Prefect", command, environment, f"{url}/runs", f"{url}/api/health")
+    return Server("Prefect", command, environment, url, f"{url}/api/health")
 
 
 def mlflow_server(store: Path, port: int) -> Server:

@@ -1,0 +1,43 @@
+"""One simulated data set and one Prefect server for all tests of the flows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spectramind.simulation.dataset import SimulatedDataset, simulate_dataset
+from spectramind.simulation.options import SimulationOptions
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDataset:
+    """Ten train and three test planets with few frames; the last train planet's FGS1 frames are cut short."""
+    options = SimulationOptions(
+        train_planets=10, test_planets=3, airs_frames=120, fgs1_frames=240, two_visit_fraction=0.0, cut_fraction=0.0
+    )
+    made = simulate_dataset(tmp_path_factory.mktemp("simulated") / "tiny", options, seed=5, workers=2)
+    damaged = made.root / "train" / made.train_ids[-1] / "FGS1_signal_0.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    return made
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Prefect server of the tests' own, quiet as in a run."""
+    from flows.orchestration import configure
+
+    configure(tmp_path_factory.mktemp("prefect"))
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def copy_linked(source: Path, target: Path) -> Path:
+    """A copy of a folder whose files are hard links; a file to be changed must be replaced."""
+    shutil.copytree(source, target, copy_function=os.link)
+    return target

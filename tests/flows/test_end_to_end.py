@@ -1,0 +1,221 @@
+"""The flows on a tiny simulated data set, with a real Prefect server, MLflow database and store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import copy_linked
+
+from flows.run_directory import RunDirectory
+from settings.resolve import resolve
+from settings.tree import Settings
+from spectramind.provenance.digests import file_digest
+from spectramind.simulation.dataset import SimulatedDataset
+from spectramind.submission.checks import check_submission
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+RESULTS = (
+    "submission/submission.csv",
+    "submission/submission_long.csv",
+    "submission/submission.zip",
+    "predictions/predictions.parquet",
+    "checkpoints/best.ckpt/model/model.safetensors",
+    "calibration/data_quality.json",
+    "calibration/data_quality.html",
+    "metrics.json",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its directory and the states of its tasks by name."""
+
+    path: Path
+    states: dict[str, str]
+
+    def digests(self) -> dict[str, str]:
+        return {name: file_digest(self.path / name) for name in RESULTS}
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def first(simulated: SimulatedDataset, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return whole_run(simulated.root, store, tmp_path_factory.mktemp("first"), truth(simulated))
+
+
+def truth(simulated: SimulatedDataset) -> str:
+    return f"data.truth={simulated.truth / 'test.csv'}"
+
+
+def configured(root: Path, store: Path, out: Path, *arguments: str) -> Settings:
+    common = (f"data.root={root}", f"outputs.store={store}", f"outputs.dir={out}", "dask.scheduler=synchronous")
+    return resolve([*common, "model.learning_iterations=5", "model.kernel_widths=[1.0]", *arguments], None, {})
+
+
+def run_flow(flow: Any, settings: Settings) -> Finished:
+    from prefect import tags
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterTags
+
+    mark = settings.outputs.dir.as_posix()  # type: ignore[union-attr]
+    with RunDirectory.create(settings, "test") as run, tags(mark):
+        flow(settings, run)
+    with get_client(sync_client=True) as client:
+        marked = TaskRunFilter(tags=TaskRunFilterTags(all_=[mark]))
+        states = {task.name: str(task.state_name) for task in client.read_task_runs(task_run_filter=marked, limit=200)}
+    return Finished(run.path, states)
+
+
+def whole_run(root: Path, store: Path, out: Path, *arguments: str) -> Finished:
+    from flows.end_to_end import spectramind_v50
+
+    return run_flow(spectramind_v50, configured(root, store, out, *arguments))
+
+
+def test_a_run_ends_in_a_valid_scored_submission(first: Finished, simulated: SimulatedDataset) -> None:
+    assert check_submission(first.path / "submission" / "submission.csv", simulated.test_ids) == []
+    scores = first.json("metrics.json")["test"]
+    assert 0.0 <= scores["official"] <= 1.0
+    assert scores["train_mean"] == pytest.approx(0.0, abs=1e-9)
+    assert 0.0 <= first.json("metrics.json")["out_of_fold"]["score"] <= 1.0
+
+
+def test_a_damaged_train_planet_is_set_aside_by_name(first: Finished, simulated: SimulatedDataset) -> None:
+    damaged = simulated.train_ids[-1]
+    quality = first.json("calibration/data_quality.json")
+    assert [row["planet_id"] for row in quality["quarantined"]] == [damaged]
+    assert "FGS1_signal_0.parquet" in quality["quarantined"][0]["reason"]
+    assert damaged in (first.path / "calibration" / "data_quality.html").read_text(encoding="utf-8")
+    assert first.json("metrics.json")["out_of_fold"]["planets"] == len(simulated.train_ids) - 1
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_files(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    second = whole_run(simulated.root, store, tmp_path, truth(simulated))
+    tasks = {name: state for name, state in second.states.items() if not is_flow(name)}
+    assert len(tasks) > 10
+    assert set(tasks.values()) == {"Cached"}
+    assert second.digests() == first.digests()
+
+
+def test_one_knob_recomputes_only_what_depends_on_it(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    changed = whole_run(simulated.root, store, tmp_path, truth(simulated), "uncertainty.max_factor=3")
+    recomputed = {name for name, state in changed.states.items() if state != "Cached" and not is_flow(name)}
+    assert {"train", "predict"} <= recomputed
+    assert not any(name.startswith(("calibrate", "fit", "contract raw", "contract cal")) for name in recomputed)
+
+
+def test_a_damaged_cube_is_made_again(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    from flows.calibrate import calibrate
+
+    cubes = store / "cubes" / "train" / f"{simulated.train_ids[0]}_0"
+    chunk = next(cubes.glob("*/cube.zarr/AIRS-CH0/flux/c*"))
+    intact = chunk.read_bytes()
+    chunk.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    again = run_flow(calibrate, configured(simulated.root, store, tmp_path))
+    assert [name for name in again.states if name.endswith("(again)")] == ["calibrate train 1/5 (again)"]
+    assert chunk.read_bytes() == intact
+
+
+def test_an_unusable_test_planet_gets_the_flagged_fallback(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    root, lost = copy_linked(simulated.root, tmp_path / "data"), simulated.test_ids[0]
+    (root / "test" / lost / "AIRS-CH0_calibration_0" / "dark.parquet").unlink()
+    finished = whole_run(root, store, tmp_path / "run")
+    assert finished.json("predictions/flags.json")[lost] == ["fallback"]
+    table = pd.read_csv(finished.path / "submission" / "submission.csv", dtype={"planet_id": str}).set_index(
+        "planet_id"
+    )
+    usable = list(simulated.train_ids[:-1])
+    labels = pd.read_csv(root / "train.csv", dtype={"planet_id": str}).set_index("planet_id").loc[usable]
+    np.testing.assert_allclose(table.loc[lost].to_numpy()[:283], labels.mean().to_numpy(), rtol=1e-9)
+    np.testing.assert_allclose(table.loc[lost].to_numpy()[283:], labels.std(ddof=0).to_numpy(), rtol=1e-9)
+
+
+def test_too_many_lost_planets_stop_the_run(simulated: SimulatedDataset, store: Path, tmp_path: Path) -> None:
+    from flows.calibrate import calibrate
+    from spectramind.errors import InputError
+
+    root = copy_linked(simulated.root, tmp_path / "data")
+    for planet in simulated.train_ids[:3]:
+        (root / "train" / planet / "FGS1_calibration_0" / "flat.parquet").unlink()
+    with pytest.raises(InputError, match="set aside") as stopped:
+        run_flow(calibrate, configured(root, store, tmp_path / "run"))
+    assert stopped.value.exit_code == 2
+    quality = json.loads((tmp_path / "run" / "calibration" / "data_quality.json").read_text(encoding="utf-8"))
+    assert {row["planet_id"] for row in quality["quarantined"]} == {*simulated.train_ids[:3], simulated.train_ids[-1]}
+
+
+def test_training_survives_a_broken_mlflow(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    from flows.train import train_v50
+
+    settings = configured(simulated.root, store, tmp_path, "tracking.uri=sqlite:////proc/nowhere/mlflow.db")
+    finished = run_flow(train_v50, settings)
+    events = [json.loads(line)["event"] for line in (tmp_path / "tracking_spool.jsonl").read_text().splitlines()]
+    assert events[0] == "start"
+    assert {"metrics", "model", "finish"} <= set(events)
+    assert (finished.path / "checkpoints" / "best.ckpt" / "model" / "model.json").is_file()
+
+
+def test_the_run_is_in_mlflow_with_its_settings_and_metrics(first: Finished, store: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("spectramind_v50")
+    assert experiment is not None
+    run = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.learning_iterations"] == "5"
+    assert run.data.metrics["oof/score"] == pytest.approx(first.json("metrics.json")["out_of_fold"]["score"])
+    assert run.data.metrics["test/official"] == pytest.approx(first.json("metrics.json")["test"]["official"])
+    assert {"repo_sha", "config_hash", "data_rev"} <= set(run.data.tags)
+
+
+def test_the_registered_model_predicts_the_same_in_another_process(
+    first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    stars = pd.read_csv(simulated.root / "test_star_info.csv", dtype={"planet_id": str})
+    stars["fit"] = [str(next((store / "fits" / "test" / planet).glob("*/fit.npz"))) for planet in stars["planet_id"]]
+    stars.to_csv(tmp_path / "input.csv", index=False)
+    program = """
+import sys, mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/spectramind-v50/1")
+model.predict(pd.read_csv(sys.argv[2], dtype={"planet_id": str})).to_parquet(sys.argv[3])
+"""
+    arguments = [f"sqlite:///{store / 'mlflow.db'}", str(tmp_path / "input.csv"), str(tmp_path / "output.parquet")]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": ""}
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=tmp_path, env=environment)
+    served = pd.read_parquet(tmp_path / "output.parquet").set_index("planet_id")
+    written = pd.read_parquet(first.path / "predictions" / "predictions.parquet").set_index("planet_id")
+    pd.testing.assert_frame_equal(served, written, rtol=1e-12)
+
+
+def is_flow(name: str) -> bool:
+    """Prefect lists a flow called by another among the tasks of that one."""
+    return name.startswith(("calibrate-", "train-v50", "predict-v50", "submit-"))
