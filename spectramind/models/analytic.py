@@ -20,7 +20,13 @@ from spectramind.instruments import N_WAVELENGTHS
 from spectramind.models.nuisance_learning import learn_nuisance_prior
 from spectramind.models.options import AnalyticOptions
 from spectramind.models.response import correct_response, learn_response
-from spectramind.models.spectral_prior import SpectralPrior, learn_spectral_prior, posterior, reduce_likelihood
+from spectramind.models.spectral_prior import (
+    ReducedLikelihood,
+    SpectralPrior,
+    learn_spectral_prior,
+    posterior,
+    reduce_likelihood,
+)
 from spectramind.transit.fit import PlanetFit
 from spectramind.transit.joint import Gaussian
 from spectramind.transit.nuisances import Layout, NuisancePrior, first_guess
@@ -29,47 +35,52 @@ from spectramind.types import Floats, Spectra, Star
 
 FORMAT = "spectramind-analytic-1"
 FEWEST_PLANETS = 8
+TYPICAL_WINDOW_H = 8.0
+"""Length of a visit from which the learning of mid-transits starts."""
 
 
 @dataclass(frozen=True)
 class AnalyticModel:
-    """Everything that prediction needs; `wavelengths_um` (283,), `response` (283,) measured over true depth."""
+    """Everything that prediction needs; `wavelengths_um` (283,), `response` (283,) measured over true depth, `width`
+    the
+    kernel width of the spectral prior."""
 
     nuisances: NuisancePrior
     response: Floats
     spectra: SpectralPrior
+    width: float
     wavelengths_um: Floats
     layout: Layout
     amplitude_steps: int
 
     def predict(self, fits: Sequence[PlanetFit], stars: Sequence[Star]) -> Spectra:
-        """Posterior spectra, one per fit. A fit without a usable transit keeps the prior, which is wide, and is
-        flagged.
+        """Posterior spectra, one per fit. A fit without a usable transit keeps the prior, which is wide, and its flags.
 
         Raises InputError if a fit's nuisances are not those that the model was trained with.
         """
-        means, covariances = [], []
+        return self.predict_by_width(fits, stars, (self.width,))[self.width]
+
+    def predict_by_width(
+        self, fits: Sequence[PlanetFit], stars: Sequence[Star], widths: Sequence[float]
+    ) -> dict[float, Spectra]:
+        """The predictions with each kernel width; all else is computed once."""
+        posteriors: dict[float, list[tuple[Floats, Floats]]] = {width: [] for width in widths}
         for fit, star in zip(fits, stars, strict=True):
-            if replace(fit.layout, n_visits=1) != self.layout:
-                raise InputError(
-                    f"fit of planet {fit.planet_id}",
-                    f"nuisances {self.layout}",
-                    f"{fit.layout}",
-                    "Fit and train with the same transit settings.",
-                )
-            measured = _marginal_spectrum(fit.likelihood(), fit, star, self.nuisances)
-            reduced = reduce_likelihood(correct_response(measured, self.response), self.spectra)
-            mean, covariance = posterior(reduced, star, self.spectra, self.amplitude_steps)
-            means.append(mean)
-            covariances.append(covariance)
-        covariance = np.stack(covariances)
-        return Spectra(
-            planet_ids=tuple(fit.planet_id for fit in fits),
-            mean=np.stack(means),
-            sigma=np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)),
-            covariance=covariance,
-            flags=tuple(fit.flags for fit in fits),
-        )
+            reduced = self._reduced(fit, star)
+            for width in widths:
+                posteriors[width].append(posterior(reduced, star, self.spectra, width, self.amplitude_steps))
+        return {width: _spectra(fits, *map(np.stack, zip(*p, strict=True))) for width, p in posteriors.items()}
+
+    def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
+        if replace(fit.layout, n_visits=1) != self.layout:
+            raise InputError(
+                f"fit of planet {fit.planet_id}",
+                f"nuisances {self.layout}",
+                f"{fit.layout}",
+                "Fit and train with the same transit settings.",
+            )
+        measured = _measured_spectrum(fit, star, self.nuisances)
+        return reduce_likelihood(correct_response(measured, self.response), self.spectra)
 
     def save(self, directory: Path) -> None:
         """`model.safetensors` and `model.json` in an existing directory."""
@@ -78,7 +89,12 @@ class AnalyticModel:
         arrays = self.nuisances.to_arrays() | self.spectra.to_arrays()
         arrays |= {"response": self.response, "wavelengths_um": self.wavelengths_um}
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, directory / "model.safetensors")
-        header = {"format": FORMAT, "layout": vars(self.layout), "amplitude_steps": self.amplitude_steps}
+        header = {
+            "format": FORMAT,
+            "layout": vars(self.layout),
+            "width": self.width,
+            "amplitude_steps": self.amplitude_steps,
+        }
         (directory / "model.json").write_text(json.dumps(header, indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -95,6 +111,7 @@ class AnalyticModel:
             NuisancePrior.from_arrays(arrays),
             arrays["response"],
             SpectralPrior.from_arrays(arrays),
+            header["width"],
             arrays["wavelengths_um"],
             Layout(**header["layout"]),
             header["amplitude_steps"],
@@ -103,20 +120,19 @@ class AnalyticModel:
 
 @dataclass(frozen=True)
 class _Planets:
-    """Training planets; `joint` likelihoods of spectrum and nuisances, `truth` (N, 283)."""
+    """Training planets with `truth` (N, 283)."""
 
     fits: tuple[PlanetFit, ...]
     stars: tuple[Star, ...]
-    joint: tuple[Gaussian, ...]
     truth: Floats
 
     def part(self, chosen: Sequence[int]) -> _Planets:
         return _Planets(
-            tuple(self.fits[i] for i in chosen),
-            tuple(self.stars[i] for i in chosen),
-            tuple(self.joint[i] for i in chosen),
-            self.truth[list(chosen)],
+            tuple(self.fits[i] for i in chosen), tuple(self.stars[i] for i in chosen), self.truth[list(chosen)]
         )
+
+    def usable(self) -> _Planets:
+        return self.part([i for i, fit in enumerate(self.fits) if not fit.flags])
 
 
 def train_analytic(
@@ -133,40 +149,35 @@ def train_analytic(
     The kernel width of a fold is the one that predicts the other folds' planets best, so that no planet takes part in
     any choice made for it. Raises InputError for fewer than eight planets.
     """
-    if len(fits) < FEWEST_PLANETS:
+    planets = _Planets(tuple(fits), tuple(stars), labels)
+    if len(planets.usable().fits) < FEWEST_PLANETS:
         raise InputError(
-            "training planets", f"at least {FEWEST_PLANETS}", str(len(fits)), "Add planets with known spectra."
+            "training planets",
+            f"at least {FEWEST_PLANETS} with a usable transit",
+            f"{len(planets.usable().fits)} of {len(fits)}",
+            "Add planets with known spectra.",
         )
-    planets = _Planets(tuple(fits), tuple(stars), tuple(fit.likelihood() for fit in fits), labels)
     folds = _folds(len(fits), min(options.folds, len(fits)), seed)
-    start = first_guess(transit, window_h=8.0)
-    everyone = list(range(len(fits)))
-    nuisances = _learn_nuisances(planets, start, options.learning_iterations)
-    candidates: dict[float, list[Spectra]] = {width: [] for width in options.kernel_widths}
+    widths = options.kernel_widths
+    candidates: list[dict[float, Spectra]] = []
     for fold in folds:
-        seen = planets.part([i for i in everyone if i not in set(fold)])
         held_out = planets.part(fold)
-        learned = _learn_nuisances(seen, start, options.learning_iterations)
-        for model in _models(seen, learned, options.kernel_widths, wavelengths_um, options):
-            candidates[model.spectra.width].append(model.predict(held_out.fits, held_out.stars))
-    quality = {width: _fold_quality(predictions, folds, labels) for width, predictions in candidates.items()}
-    means, covariances = np.empty_like(labels), np.empty((len(fits), N_WAVELENGTHS, N_WAVELENGTHS))
-    for number, fold in enumerate(folds):
-        others = [n for n in range(len(folds)) if n != number]
-        width = max(quality, key=lambda w: quality[w][others].sum())
-        prediction = candidates[width][number]
-        assert prediction.covariance is not None
-        means[fold], covariances[fold] = prediction.mean, prediction.covariance
-    best = max(quality, key=lambda w: quality[w].sum())
-    model = _models(planets, nuisances, (best,), wavelengths_um, options)[0]
-    out_of_fold = Spectra(
-        tuple(fit.planet_id for fit in fits),
-        means,
-        np.sqrt(np.diagonal(covariances, axis1=1, axis2=2)),
-        covariances,
-        tuple(fit.flags for fit in fits),
+        seen = planets.part([i for i in range(len(fits)) if i not in set(fold)])
+        model = _learn(seen, widths[0], wavelengths_um, options, transit)
+        candidates.append(model.predict_by_width(held_out.fits, held_out.stars, widths))
+    quality = np.array(
+        [
+            [_log_density(by_width[w], labels[fold]) for w in widths]
+            for by_width, fold in zip(candidates, folds, strict=True)
+        ]
     )
-    return model, out_of_fold
+    mean, covariance = np.empty_like(labels), np.empty((len(fits), N_WAVELENGTHS, N_WAVELENGTHS))
+    for number, fold in enumerate(folds):
+        elsewhere = quality.sum(axis=0) - quality[number]
+        chosen = candidates[number][widths[int(elsewhere.argmax())]]
+        mean[fold], covariance[fold] = chosen.mean, chosen.covariance
+    width = widths[int(quality.sum(axis=0).argmax())]
+    return _learn(planets, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance)
 
 
 def _folds(n: int, count: int, seed: int) -> list[list[int]]:
@@ -174,49 +185,47 @@ def _folds(n: int, count: int, seed: int) -> list[list[int]]:
     return [sorted(int(i) for i in order[k::count]) for k in range(count)]
 
 
-def _learn_nuisances(planets: _Planets, start: NuisancePrior, iterations: int) -> NuisancePrior:
-    usable = [i for i, fit in enumerate(planets.fits) if not fit.flags]
-    chosen = planets.part(usable)
-    given = [joint.condition(truth) for joint, truth in zip(chosen.joint, chosen.truth, strict=True)]
-    visits = [fit.layout.n_visits for fit in chosen.fits]
-    return learn_nuisance_prior(given, chosen.stars, visits, start, iterations)
+def _learn(
+    planets: _Planets, width: float, wavelengths_um: Floats, options: AnalyticOptions, transit: TransitOptions
+) -> AnalyticModel:
+    known = planets.usable()
+    given = [fit.likelihood.given(truth) for fit, truth in zip(known.fits, known.truth, strict=True)]
+    visits = [fit.layout.n_visits for fit in known.fits]
+    start = first_guess(transit, TYPICAL_WINDOW_H)
+    nuisances = learn_nuisance_prior(given, known.stars, visits, start, options.learning_iterations)
+    measured = [_measured_spectrum(fit, star, nuisances) for fit, star in zip(known.fits, known.stars, strict=True)]
+    return AnalyticModel(
+        nuisances,
+        learn_response(measured, known.truth, wavelengths_um),
+        learn_spectral_prior(planets.truth, planets.stars, options.shape_components),
+        width,
+        wavelengths_um,
+        replace(planets.fits[0].layout, n_visits=1),
+        options.amplitude_steps,
+    )
 
 
-def _models(
-    planets: _Planets,
-    nuisances: NuisancePrior,
-    widths: Sequence[float],
-    wavelengths_um: Floats,
-    options: AnalyticOptions,
-) -> list[AnalyticModel]:
-    """One model per kernel width, all else being shared."""
-    usable = [i for i, fit in enumerate(planets.fits) if not fit.flags]
-    measured = [_marginal_spectrum(planets.joint[i], planets.fits[i], planets.stars[i], nuisances) for i in usable]
-    response = learn_response(measured, planets.truth[usable], wavelengths_um)
-    layout = replace(planets.fits[0].layout, n_visits=1)
-    priors = [learn_spectral_prior(planets.truth, planets.stars, options.shape_components, w) for w in widths]
-    return [
-        AnalyticModel(nuisances, response, prior, wavelengths_um, layout, options.amplitude_steps) for prior in priors
-    ]
-
-
-def _marginal_spectrum(joint: Gaussian, fit: PlanetFit, star: Star, nuisances: NuisancePrior) -> Gaussian:
-    """Likelihood of the spectrum alone, nuisances integrated out; without information where the fit is flagged."""
+def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior) -> Gaussian:
+    """Likelihood of the spectrum alone; without information where the fit is flagged."""
     if fit.flags:
         return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
     n_visits = fit.layout.n_visits
-    prior = Gaussian.from_moments(nuisances.mean(star, n_visits), nuisances.covariance(n_visits))
-    precision, score = joint.precision.copy(), joint.score.copy()
-    precision[N_WAVELENGTHS:, N_WAVELENGTHS:] += prior.precision
-    score[N_WAVELENGTHS:] += prior.score
-    return Gaussian(precision, score).marginal(N_WAVELENGTHS)
+    mean, covariance = nuisances.mean(star, n_visits), nuisances.covariance(n_visits)
+    return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
 
 
-def _fold_quality(predictions: Sequence[Spectra], folds: Sequence[Sequence[int]], labels: Floats) -> Floats:
-    """Total log density of the truth in each fold, per bin, clipped so that one failed planet does not decide."""
-    totals = []
-    for prediction, fold in zip(predictions, folds, strict=True):
-        z = (labels[list(fold)] - prediction.mean) / prediction.sigma
-        per_planet = (-0.5 * z**2 - np.log(prediction.sigma)).mean(axis=1)
-        totals.append(np.maximum(per_planet, np.median(per_planet) - 10.0).sum())
-    return np.array(totals)
+def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats) -> Spectra:
+    return Spectra(
+        planet_ids=tuple(fit.planet_id for fit in fits),
+        mean=mean,
+        sigma=np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)),
+        covariance=covariance,
+        flags=tuple(fit.flags for fit in fits),
+    )
+
+
+def _log_density(prediction: Spectra, truth: Floats) -> float:
+    """Log density of the truth per bin, summed over planets and clipped so that one failed planet does not decide."""
+    z = (truth - prediction.mean) / prediction.sigma
+    per_planet = (-0.5 * z**2 - np.log(prediction.sigma)).mean(axis=1)
+    return float(np.maximum(per_planet, np.median(per_planet) - 10.0).sum())

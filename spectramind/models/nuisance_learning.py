@@ -79,7 +79,7 @@ def _step(batches: list[_Batch], prior: NuisancePrior, start: NuisancePrior) -> 
             visit_mean.append(mean[:, part])
             visit_covariance.append(covariance[:, part, part])
     m, x = np.concatenate(shared_mean), np.concatenate(terms)
-    law: Floats = np.linalg.solve(x.T @ x + LAW_RIDGE, x.T @ m).T
+    law = np.asarray(np.linalg.solve(x.T @ x + LAW_RIDGE, x.T @ m).T, np.float64)
     v_mean = np.concatenate(visit_mean)
     average: Floats = v_mean.mean(axis=0)
     return NuisancePrior(
@@ -99,7 +99,7 @@ def _posteriors(batch: _Batch, prior: NuisancePrior) -> tuple[Floats, Floats]:
     root = np.sqrt(np.diag(spread))
     whitened = batch.precision * root[:, None] * root
     inverse = np.linalg.inv(np.linalg.inv(spread / root[:, None] / root) + whitened)
-    covariance: Floats = inverse * root[:, None] * root
+    covariance = np.asarray(inverse * root[:, None] * root, np.float64)
     pull = batch.score - np.einsum("nij,nj->ni", batch.precision, mean)
     return mean + np.einsum("nij,nj->ni", covariance, pull), covariance
 

@@ -31,7 +31,7 @@ class SpectralPrior:
 
     `basis` (283, 1 + K): the constant and K shape components; `remainder` (283,) variance outside them; `centres` (N,
     K) normalised shapes; `scatter` (K, K) their covariance; `level_mean`, `level_sigma` of the mean depth;
-    `regression` (F,) of the log amplitude on `features`, `amplitude_sigma` its scatter; `width` the kernel's h.
+    `regression` (F,) of the log amplitude on `features`, `amplitude_sigma` its scatter.
     """
 
     basis: Floats
@@ -42,7 +42,6 @@ class SpectralPrior:
     level_sigma: float
     regression: Floats
     amplitude_sigma: float
-    width: float
 
     def to_arrays(self) -> dict[str, Floats]:
         return {f"spectrum.{name}": np.atleast_1d(getattr(self, name)) for name in self.__dataclass_fields__}
@@ -50,7 +49,7 @@ class SpectralPrior:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats]) -> SpectralPrior:
         values: dict[str, Any] = {name: arrays[f"spectrum.{name}"] for name in cls.__dataclass_fields__}
-        for name in ("level_mean", "level_sigma", "amplitude_sigma", "width"):
+        for name in ("level_mean", "level_sigma", "amplitude_sigma"):
             values[name] = float(values[name][0])
         return cls(**values)
 
@@ -65,7 +64,7 @@ def features(star: Star, depth: float) -> Floats:
     )
 
 
-def learn_spectral_prior(spectra: Floats, stars: Sequence[Star], components: int, width: float) -> SpectralPrior:
+def learn_spectral_prior(spectra: Floats, stars: Sequence[Star], components: int) -> SpectralPrior:
     """Learn from true `spectra` (N, 283) of planets around `stars`."""
     level = spectra[:, 1:].mean(axis=1)
     shapes = spectra - level[:, None]
@@ -87,7 +86,6 @@ def learn_spectral_prior(spectra: Floats, stars: Sequence[Star], components: int
         level_sigma=float(1.5 * level.std()),
         regression=regression,
         amplitude_sigma=float(np.std(np.log(amplitude) - table @ regression)),
-        width=width,
     )
 
 
@@ -114,14 +112,16 @@ def reduce_likelihood(spectrum: Gaussian, prior: SpectralPrior) -> ReducedLikeli
 
 
 def posterior(
-    reduced: ReducedLikelihood, star: Star, prior: SpectralPrior, amplitude_steps: int
+    reduced: ReducedLikelihood, star: Star, prior: SpectralPrior, width: float, amplitude_steps: int
 ) -> tuple[Floats, Floats]:
-    """Mean (283,) and covariance (283, 283) of a planet's spectrum."""
-    mean, covariance = _mixture(reduced.likelihood, star, prior, amplitude_steps)
+    """Mean (283,) and covariance (283, 283) of a planet's spectrum; `width` is the kernel's h."""
+    mean, covariance = _mixture(reduced.likelihood, star, prior, width, amplitude_steps)
     return reduced.offset + reduced.map @ mean, reduced.map @ covariance @ reduced.map.T + reduced.remainder
 
 
-def _mixture(likelihood: Gaussian, star: Star, prior: SpectralPrior, amplitude_steps: int) -> tuple[Floats, Floats]:
+def _mixture(
+    likelihood: Gaussian, star: Star, prior: SpectralPrior, width: float, amplitude_steps: int
+) -> tuple[Floats, Floats]:
     """Moments of the basis coefficients under the mixture of all training shapes and amplitudes."""
     depth = likelihood.score[0] / max(likelihood.precision[0, 0], 1e-300)
     typical = features(star, float(np.clip(depth, 1e-3, 0.1))) @ prior.regression
@@ -129,7 +129,7 @@ def _mixture(likelihood: Gaussian, star: Star, prior: SpectralPrior, amplitude_s
     log_weight, means, covariances = [], [], []
     for step in grid:
         amplitude = np.exp(typical + step * prior.amplitude_sigma)
-        centres, spread = _components(prior, amplitude)
+        centres, spread = _components(prior, width, amplitude)
         precision = np.linalg.inv(spread)
         posterior_covariance = inverse(likelihood.precision + precision)
         pulled = centres @ precision + likelihood.score
@@ -144,18 +144,17 @@ def _mixture(likelihood: Gaussian, star: Star, prior: SpectralPrior, amplitude_s
     mean = np.einsum("an,ank->k", weight, np.stack(means))
     deviation = np.stack(means) - mean
     covariance = np.einsum("a,akl->kl", weight.sum(axis=1), np.stack(covariances))
-    return mean, covariance + np.einsum("an,ank,anl->kl", weight, deviation, deviation)
+    return mean, covariance + np.tensordot(weight[..., None] * deviation, deviation, axes=([0, 1], [0, 1]))
 
 
-def _components(prior: SpectralPrior, amplitude: float) -> tuple[Floats, Floats]:
+def _components(prior: SpectralPrior, width: float, amplitude: float) -> tuple[Floats, Floats]:
     """Centres (N, 1 + K) and the common covariance of the mixture's Gaussians at one amplitude."""
     average = prior.centres.mean(axis=0)
-    if prior.width >= 1:
-        shapes = average[None, :]
-    else:
-        shapes = average + np.sqrt(1 - prior.width**2) * (prior.centres - average)
+    kept = np.sqrt(1 - min(width, 1.0) ** 2)
+    distinct = prior.centres if kept > 0 else prior.centres[:1]
+    shapes = average + kept * (distinct - average)
     centres = np.column_stack([np.full(len(shapes), prior.level_mean), amplitude * shapes])
     spread = np.zeros((centres.shape[1],) * 2)
     spread[0, 0] = prior.level_sigma**2
-    spread[1:, 1:] = (amplitude * min(prior.width, 1.0)) ** 2 * prior.scatter
+    spread[1:, 1:] = (amplitude * min(width, 1.0)) ** 2 * prior.scatter
     return centres, spread

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
-from spectramind.transit.joint import Gaussian, joint_likelihood, solve
+from spectramind.transit.joint import Gaussian, SpectrumLikelihood, joint_likelihood, solve
 from spectramind.transit.local_likelihood import LocalLikelihood, LogCurves, covered, linearise, log_curves
 from spectramind.transit.nuisances import Layout, NuisancePrior, first_guess
 from spectramind.transit.options import TransitOptions
@@ -29,7 +29,7 @@ SMALLEST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class PlanetFit:
-    """The likelihood of a planet's spectrum and nuisances, `visits` of instruments of wavelength bins.
+    """The `likelihood` of a planet's spectrum and of the nuisances of `layout`.
 
     `best` is the posterior mode of the fit's own weak prior, [283 depths, nuisances]; `summary` numbers for reports;
     `flags` say why the fit cannot be trusted, if so.
@@ -37,48 +37,30 @@ class PlanetFit:
 
     planet_id: str
     layout: Layout
-    visits: tuple[tuple[LocalLikelihood, ...], ...]
+    likelihood: SpectrumLikelihood
     best: Floats
     summary: dict[str, float]
     flags: tuple[str, ...] = ()
-
-    def likelihood(self) -> Gaussian:
-        return joint_likelihood(self.visits, self.layout)
 
     def save(self, path: Path) -> None:
         """One uncompressed .npz, without pickled objects."""
         header = {
             "planet_id": self.planet_id,
             "layout": vars(self.layout),
-            "visits": [[(local.instrument, local.dispersed) for local in visit] for visit in self.visits],
             "summary": self.summary,
             "flags": self.flags,
         }
         encoded = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-        arrays: dict[str, Any] = {"best": self.best, "header": encoded}
-        for v, visit in enumerate(self.visits):
-            for i, local in enumerate(visit):
-                for name in ("wavelength_um", "precision", "score"):
-                    arrays[f"{v}.{i}.{name}"] = getattr(local, name)
+        arrays: dict[str, Any] = {"best": self.best, "header": encoded, **vars(self.likelihood)}
         np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> PlanetFit:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            visits = tuple(
-                tuple(
-                    LocalLikelihood(
-                        instrument,
-                        dispersed,
-                        *(arrays[f"{v}.{i}.{n}"] for n in ("wavelength_um", "precision", "score")),
-                    )
-                    for i, (instrument, dispersed) in enumerate(visit)
-                )
-                for v, visit in enumerate(header["visits"])
-            )
+            likelihood = SpectrumLikelihood(**{name: arrays[name] for name in SpectrumLikelihood.__dataclass_fields__})
             layout, flags = Layout(**header["layout"]), tuple(header["flags"])
-            return cls(header["planet_id"], layout, visits, arrays["best"], header["summary"], flags)
+            return cls(header["planet_id"], layout, likelihood, arrays["best"], header["summary"], flags)
 
 
 def fit_planet(
@@ -105,7 +87,7 @@ def fit_planet(
     point, likelihoods, residuals, _ = _climb(curves, star, layout, knowledge, point, options.iterations)
     summary = _summary(curves, residuals, point, layout)
     flags = _flags(curves, star, point, layout)
-    return PlanetFit(star.planet_id, layout, tuple(tuple(ls) for ls in likelihoods), point, summary, flags)
+    return PlanetFit(star.planet_id, layout, joint_likelihood(likelihoods, layout), point, summary, flags)
 
 
 def _log_curves(visit: CalibratedVisit, drift_degree: int) -> list[LogCurves]:
@@ -180,7 +162,7 @@ def _climb(
     posterior."""
     likelihoods, residuals, height = _evaluate(curves, star, layout, knowledge, point)
     for _ in range(iterations):
-        posterior = joint_likelihood(likelihoods, layout) + knowledge
+        posterior = joint_likelihood(likelihoods, layout).dense() + knowledge
         step = solve(posterior.precision, posterior.score) - point
         for _ in range(8):
             next_point = point + step

@@ -34,25 +34,6 @@ class Gaussian:
         precision = inverse(covariance)
         return cls(precision, precision @ mean)
 
-    def moments(self) -> tuple[Floats, Floats]:
-        """Mean (n,) and covariance (n, n)."""
-        covariance = inverse(self.precision)
-        return covariance @ self.score, covariance
-
-    def condition(self, first: Floats) -> Gaussian:
-        """The last variables when the leading ones are known to be `first`."""
-        n = first.size
-        return Gaussian(self.precision[n:, n:], self.score[n:] - self.precision[n:, :n] @ first)
-
-    def marginal(self, n: int) -> Gaussian:
-        """The leading `n` variables, the others integrated out."""
-        coupling = np.column_stack([self.precision[n:, :n], self.score[n:]])
-        solved = solve(self.precision[n:, n:], coupling)
-        return Gaussian(
-            self.precision[:n, :n] - self.precision[:n, n:] @ solved[:, :n],
-            self.score[:n] - self.precision[:n, n:] @ solved[:, n],
-        )
-
 
 def inverse(matrix: Floats) -> Floats:
     """Inverse of a symmetric positive definite matrix whose rows may differ by many orders of magnitude."""
@@ -68,21 +49,46 @@ def solve(matrix: Floats, right: Floats) -> Floats:
     return np.asarray(scale[:, None] * solution if right.ndim == 2 else scale * solution)
 
 
-def joint_likelihood(visits: Sequence[Sequence[LocalLikelihood]], layout: Layout) -> Gaussian:
+@dataclass(frozen=True)
+class SpectrumLikelihood:
+    """Likelihood of [spectrum, nuisances]. Bins meet only through the nuisances, so the precision is an arrow:
+    `diagonal`
+    (283,) of the spectrum, `coupling` (283, p), `nuisance` (p, p); `score` (283 + p,)."""
+
+    diagonal: Floats
+    coupling: Floats
+    nuisance: Floats
+    score: Floats
+
+    def dense(self) -> Gaussian:
+        """As a Gaussian of all 283 + p variables."""
+        precision = np.block([[np.diag(self.diagonal), self.coupling], [self.coupling.T, self.nuisance]])
+        return Gaussian(precision, self.score)
+
+    def given(self, spectrum: Floats) -> Gaussian:
+        """The nuisances when the spectrum is known."""
+        return Gaussian(self.nuisance, self.score[N_WAVELENGTHS:] - self.coupling.T @ spectrum)
+
+    def integrated(self, knowledge: Gaussian) -> Gaussian:
+        """The spectrum, with nuisances of prior `knowledge` integrated out."""
+        score = self.score[N_WAVELENGTHS:] + knowledge.score
+        solved = solve(self.nuisance + knowledge.precision, np.column_stack([self.coupling.T, score]))
+        precision = np.diag(self.diagonal) - self.coupling @ solved[:, :-1]
+        return Gaussian((precision + precision.T) / 2, self.score[:N_WAVELENGTHS] - self.coupling @ solved[:, -1])
+
+
+def joint_likelihood(visits: Sequence[Sequence[LocalLikelihood]], layout: Layout) -> SpectrumLikelihood:
     """Likelihood of [spectrum, nuisances] from the local likelihoods of every visit's instruments."""
-    size = N_WAVELENGTHS + layout.size
-    precision, score = np.zeros((size, size)), np.zeros(size)
-    rest = slice(N_WAVELENGTHS, size)
+    diagonal, coupling = np.zeros(N_WAVELENGTHS), np.zeros((N_WAVELENGTHS, layout.size))
+    nuisance, score = np.zeros((layout.size, layout.size)), np.zeros(N_WAVELENGTHS + layout.size)
     for position, instruments in enumerate(visits):
         for local in instruments:
-            bins = np.arange(N_WAVELENGTHS)[(AIRS if local.dispersed else FGS1).spectral_slice]
+            bins = (AIRS if local.dispersed else FGS1).spectral_slice
             design = layout.design(local.dispersed, local.wavelength_um, position)
-            precision[bins, bins] += local.precision[:, 0, 0]
+            diagonal[bins] += local.precision[:, 0, 0]
             score[bins] += local.score[:, 0]
-            coupling = np.einsum("bi,bip->bp", local.precision[:, 0, 1:], design)
-            precision[bins, rest] += coupling
-            precision[rest, bins] += coupling.T
-            weighted = local.precision[:, 1:, 1:] @ design
-            precision[rest, rest] += np.tensordot(design, weighted, axes=([0, 1], [0, 1]))
-            score[rest] += np.tensordot(design, local.score[:, 1:], axes=([0, 1], [0, 1]))
-    return Gaussian(precision, score)
+            coupling[bins] += (local.precision[:, :1, 1:] @ design)[:, 0]
+            rows = design.reshape(-1, layout.size)
+            nuisance += rows.T @ (local.precision[:, 1:, 1:] @ design).reshape(rows.shape)
+            score[N_WAVELENGTHS:] += rows.T @ local.score[:, 1:].ravel()
+    return SpectrumLikelihood(diagonal, coupling, nuisance, score)
