@@ -33,6 +33,9 @@ MLFLOW_ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
 }
 
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens the experiment in MLflow's view for training runs."""
+
 PARAMETER_BATCH, METRIC_BATCH = 100, 1000
 """What one request to an MLflow server may carry."""
 
@@ -223,7 +226,7 @@ def _experiment_id(client: MlflowClient, destination: Destination) -> str:
         if experiment is not None:
             return str(experiment.experiment_id)
         location = None if destination.artifacts is None else destination.artifacts.as_uri()
-        return str(client.create_experiment(destination.experiment, artifact_location=location))
+        return str(client.create_experiment(destination.experiment, location, tags=EXPERIMENT_TAGS))
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
