@@ -35,6 +35,7 @@ from spectramind.types import Floats, Spectra, Star
 
 FORMAT = "spectramind-analytic-1"
 FEWEST_PLANETS = 8
+IMPLAUSIBLE = "implausible depth"
 TYPICAL_WINDOW_H = 8.0
 """Length of a visit from which the learning of mid-transits starts."""
 
@@ -65,11 +66,28 @@ class AnalyticModel:
     ) -> dict[float, Spectra]:
         """The predictions with each kernel width; all else is computed once."""
         posteriors: dict[float, list[tuple[Floats, Floats]]] = {width: [] for width in widths}
+        flags = []
         for fit, star in zip(fits, stars, strict=True):
-            reduced = self._reduced(fit, star)
-            for width in widths:
-                posteriors[width].append(posterior(reduced, star, self.spectra, width, self.amplitude_steps))
-        return {width: _spectra(fits, *map(np.stack, zip(*p, strict=True))) for width, p in posteriors.items()}
+            found, words = self._posteriors(fit, star, widths)
+            flags.append(words)
+            for width, moments in found.items():
+                posteriors[width].append(moments)
+        return {
+            width: _spectra(fits, np.stack([mean for mean, _ in moments]), np.stack([c for _, c in moments]), flags)
+            for width, moments in posteriors.items()
+        }
+
+    def _posteriors(
+        self, fit: PlanetFit, star: Star, widths: Sequence[float]
+    ) -> tuple[dict[float, tuple[Floats, Floats]], tuple[str, ...]]:
+        """Mean and covariance by kernel width, and the planet's flags. A posterior that reaches below zero depth means
+        a
+        fit gone astray: the planet falls back to the prior."""
+        reduced = self._reduced(fit, star)
+        found = {width: posterior(reduced, star, self.spectra, width, self.amplitude_steps) for width in widths}
+        if fit.flags or min(mean.min() for mean, _ in found.values()) > 0:
+            return found, fit.flags
+        return self._posteriors(replace(fit, flags=(IMPLAUSIBLE,)), star, widths)
 
     def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
         if replace(fit.layout, n_visits=1) != self.layout:
@@ -172,12 +190,15 @@ def train_analytic(
         ]
     )
     mean, covariance = np.empty_like(labels), np.empty((len(fits), N_WAVELENGTHS, N_WAVELENGTHS))
+    flags: list[tuple[str, ...]] = [()] * len(fits)
     for number, fold in enumerate(folds):
         elsewhere = quality.sum(axis=0) - quality[number]
         chosen = candidates[number][widths[int(elsewhere.argmax())]]
         mean[fold], covariance[fold] = chosen.mean, chosen.covariance
+        for planet, words in zip(fold, chosen.flags, strict=True):
+            flags[planet] = words
     width = widths[int(quality.sum(axis=0).argmax())]
-    return _learn(planets, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance)
+    return _learn(planets, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance, flags)
 
 
 def _folds(n: int, count: int, seed: int) -> list[list[int]]:
@@ -214,13 +235,13 @@ def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior) -> 
     return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
 
 
-def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats) -> Spectra:
+def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats, flags: Sequence[tuple[str, ...]]) -> Spectra:
     return Spectra(
         planet_ids=tuple(fit.planet_id for fit in fits),
         mean=mean,
         sigma=np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)),
         covariance=covariance,
-        flags=tuple(fit.flags for fit in fits),
+        flags=tuple(flags),
     )
 
 

@@ -19,6 +19,7 @@ from spectramind.types import Floats, Star
 
 PSEUDO_PLANETS = 5.0
 """Weight, in planets, with which a learned covariance is drawn towards its own diagonal and the first guess's scale."""
+OUTLIER_SIGMAS = 6.0
 LAW_RIDGE = np.diag([0.0, 1.0, 3.0])
 
 
@@ -45,9 +46,21 @@ def learn_nuisance_prior(
     """
     batches = _batches(given_spectrum, stars, n_visits)
     prior = start
-    for _ in range(iterations):
-        prior = _step(batches, prior, start)
+    for round_of in (iterations // 2, iterations - iterations // 2):
+        for _ in range(round_of):
+            prior = _step(batches, prior, start)
+        batches = [_without_outliers(batch, prior) for batch in batches]
     return prior
+
+
+def _without_outliers(batch: _Batch, prior: NuisancePrior) -> _Batch:
+    """Leave out planets whose nuisances lie far outside their own scatter: fits gone astray, which would widen it."""
+    mean, _ = _posteriors(batch, prior)
+    deviation = mean - _prior_means(batch, prior)
+    distance = np.einsum("np,np->n", deviation, np.linalg.solve(prior.covariance(batch.n_visits), deviation.T).T)
+    size = deviation.shape[1]
+    kept = distance < size + OUTLIER_SIGMAS * np.sqrt(2.0 * size)
+    return _Batch(batch.n_visits, batch.precision[kept], batch.score[kept], batch.terms[kept])
 
 
 def _batches(given: Sequence[Gaussian], stars: Sequence[Star], n_visits: Sequence[int]) -> list[_Batch]:
@@ -90,11 +103,14 @@ def _step(batches: list[_Batch], prior: NuisancePrior, start: NuisancePrior) -> 
     )
 
 
+def _prior_means(batch: _Batch, prior: NuisancePrior) -> Floats:
+    visits = np.tile(prior.visit_mean, (len(batch.terms), batch.n_visits))
+    return np.concatenate([batch.terms @ prior.shared_law.T, visits], axis=1)
+
+
 def _posteriors(batch: _Batch, prior: NuisancePrior) -> tuple[Floats, Floats]:
     """Mean (N, p) and covariance (N, p, p) of each planet's nuisances."""
-    mean = np.concatenate(
-        [batch.terms @ prior.shared_law.T, *[np.tile(prior.visit_mean, (len(batch.terms), 1))] * batch.n_visits], axis=1
-    )
+    mean = _prior_means(batch, prior)
     spread = prior.covariance(batch.n_visits)
     root = np.sqrt(np.diag(spread))
     whitened = batch.precision * root[:, None] * root

@@ -15,7 +15,7 @@ class TransitOptions:
     table and the limb-darkening law are to be trusted.
     """
 
-    drift_degree: int = option(5, "Highest Chebyshev degree in time of the drift f(t).", ge=0, le=10)
+    drift_degree: int = option(6, "Highest Chebyshev degree in time of the drift f(t).", ge=0, le=10)
     drift_colours: int = option(
         4, "Legendre polynomials in log wavelength that carry the drift across AIRS, g(w).", ge=1, le=8
     )

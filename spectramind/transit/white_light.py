@@ -12,9 +12,13 @@ from spectramind.types import Floats, Star
 
 GRID_STEP_H = 0.04
 NEIGHBOURHOOD_H = 0.5
+UNLIKE_CLOCKS = 15.0
+"""Log-likelihood that a clock offset between the instruments has to gain before it is believed."""
 WORTH_A_TRY = 0.7
 """A rival mid-transit is tried if it gains this share of the best one's log-likelihood."""
 TYPICAL_RADIUS_RATIO = 0.11
+SEARCH_DEGREE = 2
+"""Drift that the search allows: a richer one would swallow a transit that differs from the template."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ def search(curves: LogCurves, star: Star, u1: float, u2: float, drift_scale: flo
     mid_times = np.arange(-0.75 * window, 0.75 * window + GRID_STEP_H, GRID_STEP_H)
     z = np.stack([sky_distance(curves.hours, mid, star.P, star.sma, star.i) for mid in mid_times])
     template = -np.log1p(-limb_darkened_loss(hidden_moments(z, TYPICAL_RADIUS_RATIO), u1, u2)) / TYPICAL_RADIUS_RATIO**2
-    baseline = np.column_stack([np.ones_like(curves.hours), curves.drift])
-    ridge = np.diag([0.0, *np.full(curves.drift.shape[1], drift_scale**-2)])
+    baseline = np.column_stack([np.ones_like(curves.hours), curves.drift[:, :SEARCH_DEGREE]])
+    ridge = np.diag([0.0, *np.full(baseline.shape[1] - 1, drift_scale**-2)])
     weighted = baseline * weight[:, None]
     right = np.column_stack([weighted.T @ log_flux, weighted.T @ template.T])
     solved = np.linalg.solve(baseline.T @ weighted + ridge, right)
@@ -74,7 +78,9 @@ def locate(
     if len(searches) == 2:
         fgs1 = searches[False]
         offsets = fgs1.mid_times[None, :] - first.mid_times[:, None]
-        both = fgs1.gain[None, :] - offsets**2 / (2 * clock_scatter_h**2)
+        unlike = UNLIKE_CLOCKS + offsets**2 / (2 * clock_scatter_h**2)
+        both = fgs1.gain[None, :] - np.where(np.abs(offsets) < 1.5 * GRID_STEP_H, 0.0, unlike)
+        both[np.abs(offsets) > 3 * clock_scatter_h] = -np.inf
         best = both.argmax(axis=1)
         offset = offsets[np.arange(len(best)), best]
         total = total + both.max(axis=1)

@@ -1,0 +1,181 @@
+"""The joint fit recovers what batman put in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from light_curves import WAVELENGTHS, star, visit
+
+from spectramind.instruments import N_WAVELENGTHS
+from spectramind.transit.fit import PlanetFit, fit_planet
+from spectramind.transit.joint import Gaussian, SpectrumLikelihood
+from spectramind.transit.local_likelihood import linearise, log_curves, model_and_slopes
+from spectramind.transit.nuisances import LOCAL, first_guess
+from spectramind.transit.options import TransitOptions
+
+DEPTH = 0.0125 + 8e-5 * np.sin(4 * WAVELENGTHS)
+OPTIONS = TransitOptions(drift_degree=4)
+
+
+def spectrum_posterior(fit: PlanetFit, host) -> tuple[np.ndarray, np.ndarray]:
+    prior = first_guess(OPTIONS, 8.0)
+    n = fit.layout.n_visits
+    measured = fit.likelihood.integrated(Gaussian.from_moments(prior.mean(host, n), prior.covariance(n)))
+    covariance = np.linalg.inv(measured.precision)
+    return covariance @ measured.score, covariance
+
+
+def white(mean: np.ndarray, covariance: np.ndarray) -> tuple[float, float]:
+    """Best estimate of the mean AIRS depth and its sigma."""
+    weights = np.r_[0.0, np.full(N_WAVELENGTHS - 1, 1 / (N_WAVELENGTHS - 1))]
+    return float(weights @ mean), float(np.sqrt(weights @ covariance @ weights))
+
+
+def test_noiseless_light_curves_give_back_the_spectrum():
+    host = star()
+    fit = fit_planet([visit(host, DEPTH, seed=None, mid_time_h=3.9)], host, OPTIONS)
+    assert fit.flags == ()
+    assert fit.summary["mid_time_h_0"] == pytest.approx(0.15, abs=2e-3)
+    mean, _ = spectrum_posterior(fit, host)
+    np.testing.assert_allclose(mean[1:], DEPTH[1:], atol=3e-5)
+
+
+def test_errors_are_as_large_as_the_posterior_says():
+    host = star()
+    z = []
+    for seed in range(6):
+        fit = fit_planet([visit(host, DEPTH, seed=seed)], host, OPTIONS)
+        mean, covariance = spectrum_posterior(fit, host)
+        error = mean - DEPTH
+        z.append(error @ np.linalg.solve(covariance, error) / N_WAVELENGTHS)
+    assert np.mean(z) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("mid_time_h", [2.4, 3.75, 5.4])
+def test_finds_the_transit_wherever_it_is(mid_time_h):
+    host = star()
+    fit = fit_planet([visit(host, DEPTH, mid_time_h=mid_time_h)], host, OPTIONS)
+    assert fit.summary["mid_time_h_0"] == pytest.approx(mid_time_h - 3.75, abs=0.02)
+
+
+def test_instruments_with_clocks_an_hour_apart():
+    host = star()
+    fit = fit_planet([visit(host, DEPTH, clock_h=-1.1)], host, OPTIONS)
+    assert fit.summary["clock_offset_h_0"] == pytest.approx(-1.1, abs=0.02)
+    assert abs(fit.summary["depth_airs"] - DEPTH[1:].mean()) < 3e-4
+
+
+def test_two_visits_say_more_than_one():
+    host = star()
+    visits = [visit(host, DEPTH, number=n, mid_time_h=3.5 + 0.4 * n) for n in range(2)]
+    one, two = fit_planet(visits[:1], host, OPTIONS), fit_planet(visits, host, OPTIONS)
+    (_, sigma_one), (depth, sigma_two) = (white(*spectrum_posterior(fit, host)) for fit in (one, two))
+    assert sigma_two < sigma_one
+    assert abs(depth - DEPTH[1:].mean()) < 5 * sigma_two
+
+
+def test_a_table_with_the_wrong_orbit_is_corrected_by_the_light_curve():
+    host = star()
+    told = replace(host, sma=host.sma * 1.03, i=88.8)
+    fit = fit_planet([visit(host, DEPTH)], told, OPTIONS)
+    assert fit.summary["axis_offset"] == pytest.approx(-np.log(1.03), abs=0.02)
+    assert abs(fit.summary["depth_airs"] - DEPTH[1:].mean()) < 2e-4
+
+
+def test_a_cosmic_ray_does_not_move_the_depth():
+    host = star()
+    clean = visit(host, DEPTH)
+    airs = clean.curves["AIRS-CH0"]
+    flux = airs.flux.copy()
+    flux[70, 40] *= 1.5
+    hit = replace(clean, curves={**clean.curves, "AIRS-CH0": replace(airs, flux=flux)})
+    a, b = (fit_planet([v], host, OPTIONS) for v in (clean, hit))
+    assert abs(a.best[41] - b.best[41]) < 4e-5
+
+
+def test_samples_without_measurement_are_left_out():
+    host = star()
+    clean = visit(host, DEPTH)
+    airs = clean.curves["AIRS-CH0"]
+    flux, variance = airs.flux.copy(), airs.variance.copy()
+    flux[10:13, 5], variance[10:13, 5] = np.nan, np.inf
+    broken = replace(clean, curves={**clean.curves, "AIRS-CH0": replace(airs, flux=flux, variance=variance)})
+    fit = fit_planet([broken], host, OPTIONS)
+    assert np.isfinite(fit.best).all()
+    assert abs(fit.summary["depth_airs"] - DEPTH[1:].mean()) < 3e-4
+
+
+def test_a_transit_outside_the_window_is_flagged():
+    host = star()
+    fit = fit_planet([visit(host, DEPTH, mid_time_h=30.0)], host, OPTIONS)
+    mean, covariance = spectrum_posterior(fit, host)
+    depth, sigma = white(mean, covariance)
+    assert fit.flags or sigma > 1e-3 or depth < 5 * sigma
+
+
+def test_a_window_inside_the_transit_is_flagged():
+    host = star(P=40.0, sma=10.0, i=89.9)
+    fit = fit_planet([visit(host, DEPTH, window_h=4.0, mid_time_h=2.0)], host, OPTIONS)
+    assert fit.flags == ("no baseline outside the transit",)
+
+
+def test_slopes_agree_with_finite_differences():
+    host = star()
+    curves = log_curves(visit(host, DEPTH, seed=None).curves["AIRS-CH0"], 3.75, 2)
+    rng = np.random.default_rng(0)
+    local = np.column_stack([DEPTH[1:], *(np.full(282, v) for v in (0.01, 0.02, 0.2, 0.15, 0.1)), *np.zeros((2, 282))])
+    _, slopes = model_and_slopes(curves, host, local)
+    for j in range(len(LOCAL) + 2):
+        step = 1e-6 * (1 + rng.random())
+        up, down = local.copy(), local.copy()
+        up[:, j] += step
+        down[:, j] -= step
+        numeric = (model_and_slopes(curves, host, up)[0] - model_and_slopes(curves, host, down)[0]) / (2 * step)
+        np.testing.assert_allclose(slopes[j], numeric, atol=2e-3 * np.abs(numeric).max() + 1e-9)
+
+
+def test_the_star_level_does_not_matter():
+    host = star()
+    curves = log_curves(visit(host, DEPTH).curves["FGS1"], 3.75, 2)
+    local = np.array([[0.012, 0.0, 0.0, 0.3, 0.2, 0.0, 0.0, 0.0]])
+    a, _ = linearise(curves, host, local)
+    b, _ = linearise(replace(curves, log_flux=curves.log_flux + 3.0), host, local)
+    np.testing.assert_allclose(a.score, b.score, rtol=1e-6, atol=1e-3)
+
+
+def test_saved_fits_come_back_bit_for_bit(tmp_path):
+    host = star()
+    fit = fit_planet([visit(host, DEPTH)], host, OPTIONS)
+    fit.save(tmp_path / "fit.npz")
+    back = PlanetFit.load(tmp_path / "fit.npz")
+    assert (back.planet_id, back.layout, back.summary, back.flags) == (
+        fit.planet_id,
+        fit.layout,
+        fit.summary,
+        fit.flags,
+    )
+    for name in SpectrumLikelihood.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(back.likelihood, name), getattr(fit.likelihood, name))
+
+
+def test_integrating_nuisances_out_equals_the_dense_marginal():
+    rng = np.random.default_rng(3)
+    p = 4
+    factor = rng.normal(size=(600, N_WAVELENGTHS + p)) * 0.1
+    dense = factor.T @ factor
+    diagonal = np.diag(dense)[:N_WAVELENGTHS] + 50
+    likelihood = SpectrumLikelihood(
+        diagonal, dense[:N_WAVELENGTHS, N_WAVELENGTHS:], dense[N_WAVELENGTHS:, N_WAVELENGTHS:], rng.normal(size=287)
+    )
+    knowledge = Gaussian(2 * np.eye(p), np.arange(p, dtype=float))
+    full = likelihood.dense()
+    precision, score = full.precision.copy(), full.score.copy()
+    precision[N_WAVELENGTHS:, N_WAVELENGTHS:] += knowledge.precision
+    score[N_WAVELENGTHS:] += knowledge.score
+    covariance = np.linalg.inv(precision)
+    expected = (covariance @ score)[:N_WAVELENGTHS], covariance[:N_WAVELENGTHS, :N_WAVELENGTHS]
+    marginal = likelihood.integrated(knowledge)
+    np.testing.assert_allclose(np.linalg.inv(marginal.precision), expected[1], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.solve(marginal.precision, marginal.score), expected[0], rtol=1e-7)
