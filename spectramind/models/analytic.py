@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy as np
 
 from spectramind.errors import InputError
 from spectramind.instruments import N_WAVELENGTHS
-from spectramind.models.nuisance_learning import learn_nuisance_prior
+from spectramind.models.nuisance_learning import drift_scales, learn_nuisance_prior
 from spectramind.models.options import AnalyticOptions
 from spectramind.models.response import correct_response, learn_response
 from spectramind.models.spectral_prior import (
     ReducedLikelihood,
     SpectralPrior,
+    broad_gaussian,
     learn_spectral_prior,
     posterior,
     reduce_likelihood,
@@ -89,6 +91,10 @@ class AnalyticModel:
             return found, fit.flags
         return self._posteriors(replace(fit, flags=(IMPLAUSIBLE,)), star, widths)
 
+    @cached_property
+    def any_spectrum(self) -> Gaussian:
+        return broad_gaussian(self.spectra)
+
     def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
         if replace(fit.layout, n_visits=1) != self.layout:
             raise InputError(
@@ -97,7 +103,7 @@ class AnalyticModel:
                 f"{fit.layout}",
                 "Fit and train with the same transit settings.",
             )
-        measured = _measured_spectrum(fit, star, self.nuisances)
+        measured = _measured_spectrum(fit, star, self.nuisances, self.any_spectrum)
         return reduce_likelihood(correct_response(measured, self.response), self.spectra)
 
     def save(self, directory: Path) -> None:
@@ -214,11 +220,15 @@ def _learn(
     visits = [fit.layout.n_visits for fit in known.fits]
     start = first_guess(transit, TYPICAL_WINDOW_H)
     nuisances = learn_nuisance_prior(given, known.stars, visits, start, options.learning_iterations)
-    measured = [_measured_spectrum(fit, star, nuisances) for fit, star in zip(known.fits, known.stars, strict=True)]
+    spectra = learn_spectral_prior(planets.truth, planets.stars, options.shape_components)
+    anything = broad_gaussian(spectra)
+    measured = [
+        _measured_spectrum(fit, star, nuisances, anything) for fit, star in zip(known.fits, known.stars, strict=True)
+    ]
     return AnalyticModel(
         nuisances,
         learn_response(measured, known.truth, wavelengths_um),
-        learn_spectral_prior(planets.truth, planets.stars, options.shape_components),
+        spectra,
         width,
         wavelengths_um,
         replace(planets.fits[0].layout, n_visits=1),
@@ -226,12 +236,14 @@ def _learn(
     )
 
 
-def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior) -> Gaussian:
-    """Likelihood of the spectrum alone; without information where the fit is flagged."""
+def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
+    """Likelihood of the spectrum alone, at the drift scales that the planet's light curves ask for if its spectrum is
+    one of `any_spectrum`; without information where the fit is flagged."""
     if fit.flags:
         return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
     n_visits = fit.layout.n_visits
-    mean, covariance = nuisances.mean(star, n_visits), nuisances.covariance(n_visits)
+    scales = drift_scales(fit.likelihood.nuisances(any_spectrum), star, nuisances, n_visits)
+    mean, covariance = nuisances.mean(star, n_visits), nuisances.covariance(scales)
     return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
 
 

@@ -23,6 +23,7 @@ from spectramind.types import Floats, Star
 AMPLITUDE_REACH = 2.5
 """The amplitude grid spans this many standard deviations on either side of the regression."""
 REGRESSION_RIDGE = 3.0
+SMALLEST_SHAPE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class SpectralPrior:
 
     `basis` (283, 1 + K): the constant and K shape components; `remainder` (283,) variance outside them; `centres` (N,
     K) normalised shapes; `scatter` (K, K) their covariance; `level_mean`, `level_sigma` of the mean depth;
-    `regression` (F,) of the log amplitude on `features`, `amplitude_sigma` its scatter.
+    `regression` (F,) of the log amplitude on `features`, `amplitude_sigma` its scatter,
+    `typical_log_amplitude` the average.
     """
 
     basis: Floats
@@ -42,6 +44,7 @@ class SpectralPrior:
     level_sigma: float
     regression: Floats
     amplitude_sigma: float
+    typical_log_amplitude: float
 
     def to_arrays(self) -> dict[str, Floats]:
         return {f"spectrum.{name}": np.atleast_1d(getattr(self, name)) for name in self.__dataclass_fields__}
@@ -49,7 +52,7 @@ class SpectralPrior:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats]) -> SpectralPrior:
         values: dict[str, Any] = {name: arrays[f"spectrum.{name}"] for name in cls.__dataclass_fields__}
-        for name in ("level_mean", "level_sigma", "amplitude_sigma"):
+        for name in ("level_mean", "level_sigma", "amplitude_sigma", "typical_log_amplitude"):
             values[name] = float(values[name][0])
         return cls(**values)
 
@@ -86,7 +89,17 @@ def learn_spectral_prior(spectra: Floats, stars: Sequence[Star], components: int
         level_sigma=float(1.5 * level.std()),
         regression=regression,
         amplitude_sigma=float(np.std(np.log(amplitude) - table @ regression)),
+        typical_log_amplitude=float(np.log(amplitude).mean()),
     )
+
+
+def broad_gaussian(prior: SpectralPrior) -> Gaussian:
+    """Any spectrum of the population, strong ones included, as one Gaussian of all 283 depths."""
+    amplitude = np.exp(prior.typical_log_amplitude + AMPLITUDE_REACH / 2 * prior.amplitude_sigma)
+    level, shapes = prior.basis[:, :1], prior.basis[:, 1:]
+    covariance = prior.level_sigma**2 * level @ level.T + amplitude**2 * shapes @ prior.scatter @ shapes.T
+    mean = prior.level_mean + amplitude * shapes @ prior.centres.mean(axis=0)
+    return Gaussian.from_moments(mean, covariance + np.diag(prior.remainder + SMALLEST_SHAPE**2))
 
 
 @dataclass(frozen=True)

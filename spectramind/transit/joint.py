@@ -69,6 +69,13 @@ class SpectrumLikelihood:
         """The nuisances when the spectrum is known."""
         return Gaussian(self.nuisance, self.score[N_WAVELENGTHS:] - self.coupling.T @ spectrum)
 
+    def nuisances(self, spectrum: Gaussian) -> Gaussian:
+        """The nuisances, with a spectrum of prior `spectrum` integrated out."""
+        score = self.score[:N_WAVELENGTHS] + spectrum.score
+        solved = solve(np.diag(self.diagonal) + spectrum.precision, np.column_stack([self.coupling, score]))
+        precision = self.nuisance - self.coupling.T @ solved[:, :-1]
+        return Gaussian((precision + precision.T) / 2, self.score[N_WAVELENGTHS:] - self.coupling.T @ solved[:, -1])
+
     def integrated(self, knowledge: Gaussian) -> Gaussian:
         """The spectrum, with nuisances of prior `knowledge` integrated out."""
         score = self.score[N_WAVELENGTHS:] + knowledge.score

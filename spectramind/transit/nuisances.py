@@ -9,7 +9,7 @@ planet's posterior is linear algebra once its light curves are linearised.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,10 +97,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class NuisancePrior:
-    """Gaussian knowledge of the nuisances.
+    """Knowledge of the nuisances, Gaussian once each visit's drift scale is known.
 
     `shared_law` (n_shared, 3) times `temperature_terms` is the mean of the shared nuisances, `shared_covariance` their
-    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own.
+    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own. Visits drift by very different
+    amounts, so the drift of a visit is its own scale times a draw from this covariance.
     """
 
     shared_law: Floats
@@ -111,13 +112,15 @@ class NuisancePrior:
     def mean(self, star: Star, n_visits: int) -> Floats:
         return np.concatenate([self.shared_law @ temperature_terms(star), *[self.visit_mean] * n_visits])
 
-    def covariance(self, n_visits: int) -> Floats:
+    def covariance(self, drift_scales: Sequence[float]) -> Floats:
+        """(p, p) for a planet whose visits drift by `drift_scales` times the typical amount."""
         n_shared, n_visit = self.shared_covariance.shape[0], self.visit_covariance.shape[0]
-        full = np.zeros((n_shared + n_visits * n_visit,) * 2)
+        full = np.zeros((n_shared + len(drift_scales) * n_visit,) * 2)
         full[:n_shared, :n_shared] = self.shared_covariance
-        for position in range(n_visits):
+        for position, scale in enumerate(drift_scales):
             part = slice(n_shared + position * n_visit, n_shared + (position + 1) * n_visit)
-            full[part, part] = self.visit_covariance
+            stretch = np.r_[np.ones(N_CLOCK), np.full(n_visit - N_CLOCK, scale)]
+            full[part, part] = self.visit_covariance * stretch[:, None] * stretch
         return full
 
     def to_arrays(self) -> dict[str, Floats]:
