@@ -24,11 +24,15 @@ from spectramind.provenance.units import unit_path
 
 @dataclass(frozen=True)
 class Cube:
-    """A calibrated visit in the store."""
+    """A calibrated visit in the store, and the job that makes it."""
 
     visit: Visit
-    path: Path
+    job: VisitJob
     digest: str
+
+    @property
+    def path(self) -> Path:
+        return self.job.target
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _calibrated_cubes(work: Workspace) -> tuple[list[Cube], dict[VisitKey, str]]
                 if row["digest"] is None:
                     refused[visit.key] = row["reason"]
                 else:
-                    cubes.append(Cube(visit, job.target, row["digest"]))
+                    cubes.append(Cube(visit, job, row["digest"]))
     return cubes, refused
 
 

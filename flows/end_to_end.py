@@ -15,7 +15,7 @@ from flows.published import markdown, table
 from flows.recording import record_score
 from flows.run_directory import RunDirectory
 from flows.spectra_files import read_truth
-from flows.submit import TABLE, submit
+from flows.submit import SUBMISSION, TABLE, submit
 from flows.train import OUT_OF_FOLD, Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
@@ -38,6 +38,7 @@ class Result:
 def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Result:
     """Calibrate, train, predict, submit; with `data.truth` also score; print what came out and where it is."""
     with workspace(settings, run, "run") as work:
+        work.run.discard(SUBMISSION)
         calibrate(work.settings, work.run)
         training = train_v50(work.settings, work.run)
         prediction = predict_v50(work.settings, work.run)

@@ -72,4 +72,4 @@ def _job(work: Workspace, split: Split, planet_id: str, calibration: Calibration
     options = work.settings.transit
     identity = fit_identity(star, {f"visit_{cube.visit.visit}": cube.digest for cube in cubes}, options)
     target = unit_path(work.layout.fit_unit(split, planet_id), identity)
-    return FitJob(star, tuple(cube.path for cube in cubes), target, identity, options, work.layout.digest_index)
+    return FitJob(star, tuple(cube.job for cube in cubes), target, identity, options, work.layout.digest_index)

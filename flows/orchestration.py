@@ -37,3 +37,7 @@ def configure(store: Path) -> None:
         os.environ.setdefault(name, value)
     StoreLayout(store).task_results.mkdir(parents=True, exist_ok=True)
     StoreLayout(store).prefect_home.chmod(0o700)
+    if "PREFECT_API_URL" not in os.environ:
+        from flows.temporary_server import tether
+
+        tether()

@@ -28,6 +28,8 @@ def link(key: str, path: Path, text: str) -> None:
 
 def replace_tree(source: Path, target: Path) -> None:
     """Copy the folder `source` to `target`, which readers see as it was or as it will be."""
+    for leftover in target.parent.glob(f".{target.name}.*"):  # of a killed run; the run's directory is locked
+        shutil.rmtree(leftover)
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     shutil.copytree(source, staging)
     if target.exists():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +65,12 @@ class RunDirectory:
         with store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def discard(self, name: str) -> None:
+        """Remove the folder `name` that an earlier run left in this directory."""
+        folder = self.path / name
+        with store_errors(folder), suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write `value` to the file `name` of the run, all at once."""

@@ -21,6 +21,10 @@ from spectramind.submission.bundle import Origin, verify_bundle, write_bundle
 from spectramind.submission.checks import require_valid
 from spectramind.submission.table import read_template
 
+SUBMISSION = "submission"
+"""The folder of a run with submission.csv, submission_long.csv, submission.zip and manifest.json. What an earlier run
+left there is removed first: it must not pass for the result of a run that fails."""
+
 TABLE = "submission.csv"
 
 
@@ -35,6 +39,7 @@ class Submission:
 def submit(settings: Settings, run: RunDirectory | None = None) -> Submission:
     """Write, check and pack the predictions into `submission/` of the run."""
     with workspace(settings, run, "submit") as work:
+        work.run.discard(SUBMISSION)
         return _submit(work)
 
 
@@ -44,7 +49,7 @@ def _submit(work: Workspace) -> Submission:
     expected = _expected_planets(work)
     judge(work, "submission", submission_table(spectra_frame(spectra), expected))
     publish_data_quality(work)
-    folder = work.run.folder("submission")
+    folder = work.run.folder(SUBMISSION)
     environment = environment_snapshot()
     origin = Origin(
         version=__version__,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from spectramind.data.layout import Dataset, Split, open_dataset
 from spectramind.errors import QuarantineError
 from spectramind.instruments import Instrument
 from spectramind.provenance.digests import FileDigests, code_digest, digest_json
-from spectramind.provenance.units import build_unit
+from spectramind.provenance.units import UnitResult, build_and_read, build_unit
 from spectramind.transit.options import TransitOptions
 from spectramind.types import RawExposure, Star
 
@@ -61,7 +61,7 @@ class FitJob:
     """Fit one planet's calibrated visits into the unit `target`."""
 
     star: Star
-    cubes: tuple[Path, ...]
+    visits: tuple[VisitJob, ...]
     target: Path
     identity: Mapping[str, Any]
     transit: TransitOptions
@@ -98,6 +98,11 @@ def fit_identity(star: Star, cube_digests: Mapping[str, str], transit: TransitOp
 
 def calibrate_unit(job: VisitJob) -> Done:
     """Read, calibrate and store one visit. QuarantineError if its files are unusable."""
+    result = _calibrated(job)
+    return Done(result.path, result.digest, result.computed)
+
+
+def _calibrated(job: VisitJob) -> UnitResult:
     from spectramind.calibration.kill_chain import calibrate_visit
     from spectramind.cubes.store import write_cube
     from spectramind.data.frames import read_exposure
@@ -111,17 +116,19 @@ def calibrate_unit(job: VisitJob) -> Done:
         visit = calibrate_visit(read, job.planet_id, job.visit, job.calibration)
         write_cube(folder, visit, {"inputs": digest_json(job.identity["inputs"])}, job.cubes)
 
-    result = build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
-    return Done(result.path, result.digest, result.computed)
+    return build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
 
 
 def fit_unit(job: FitJob) -> Done:
-    """Fit one planet. QuarantineError if no spectrum can be had from its light curves."""
+    """Fit one planet. QuarantineError if no spectrum can be had from its light curves.
+
+    Every byte of a cube is verified before it is used; a visit whose cube is damaged is calibrated again.
+    """
     from spectramind.cubes.store import read_cube
     from spectramind.transit.fit import fit_planet
 
     def write(folder: Path) -> None:
-        visits = [read_cube(path) for path in job.cubes]
+        visits = [build_and_read(partial(_calibrated, visit), read_cube)[1] for visit in job.visits]
         try:
             fit = fit_planet(visits, job.star, job.transit)
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:

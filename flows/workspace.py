@@ -15,8 +15,8 @@ from flows.run_directory import RunDirectory
 from flows.store_layout import StoreLayout
 from flows.units import CALIBRATION_TABLES
 from spectramind.cubes.parallel import Outcome, map_units, shared_workers
-from spectramind.data.layout import SPLITS, Dataset, Split, open_dataset
-from spectramind.errors import InputError, SettingsError
+from spectramind.data.layout import SPLITS, VISIT_FILES, Dataset, Split, open_dataset
+from spectramind.errors import InputError, QuarantineError, SettingsError
 from spectramind.instruments import N_WAVELENGTHS
 from spectramind.provenance.digests import FileDigests, digest_json
 from spectramind.types import Floats
@@ -87,6 +87,7 @@ class Workspace:
         self.prediction: Prediction | None = None
         self.verdicts: dict[str, SuiteResult] = {}
         self.statistics: list[Statistics] = []
+        self.noise_figure: str | None = None
         self.set_aside: dict[VisitKey, str] = {}
         self._resources = resources
 
@@ -123,7 +124,10 @@ class Workspace:
         tables = {name: digest for name, digest in self.metadata.items() if name in CALIBRATION_TABLES}
 
         def describe(key: VisitKey) -> Visit:
-            files = self.dataset.visit_files(*key)
+            try:
+                files = self.dataset.visit_files(*key)
+            except QuarantineError:  # told again, and then noted, when the visit is read
+                return Visit(*key, dict.fromkeys(VISIT_FILES, ABSENT))
             return Visit(*key, {**tables, **{name: self._digest(path) for name, path in files.items()}})
 
         keys: list[VisitKey] = [

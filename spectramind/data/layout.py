@@ -25,6 +25,9 @@ from spectramind.types import Adc, Floats, Star, TimeAxis
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 CALIBRATION_FILES = ("dark", "dead", "flat", "linear_corr", "read")
+VISIT_FILES = tuple(
+    f"{instrument.name}_{kind}" for instrument in INSTRUMENTS for kind in ("signal", *CALIBRATION_FILES)
+)
 WAVELENGTH_COLUMNS = tuple(f"wl_{number}" for number in range(1, N_WAVELENGTHS + 1))
 STAR_COLUMNS = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
 LONGEST_AXIS = 10_000_000

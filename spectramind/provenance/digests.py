@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -72,8 +73,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _signature(stat: os.stat_result) -> str:
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_ino}"
+def _signature(status: os.stat_result) -> str:
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_ino}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ def _unchanged(name: str, signature: str) -> bool:
 def _read_digest(path: Path) -> tuple[str, str]:
     """Digest and signature of a file; the signature is empty if the file is too young to be remembered."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for a writer
+            raise InputError(path, "a regular file", "a folder or a special file", "Restore the file.")
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
