@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.quality import SuiteResult, load_suite, stop_on_failure, validate
-from flows.report import data_quality_page
+from flows.report import data_docs_pages, data_quality_page, noise_figure
 from flows.tables import light_curves_table, steps_table
 from flows.tasks import remembered
 from spectramind.provenance.digests import code_digest, digest_json
@@ -39,10 +40,11 @@ def judge(work: Workspace, suite: str, table: pd.DataFrame, name: str | None = N
 
 
 def publish_data_quality(work: Workspace) -> None:
-    """`calibration/data_quality.html` and `.json` of the run, with all verdicts so far."""
-    statistics = work.statistics
-    folder = work.run.folder("calibration")
-    light_curves, steps = light_curves_table(statistics), steps_table(statistics)
+    """`calibration/data_quality.html` and `.json` and `calibration/data_docs/` of the run, with all verdicts so far."""
+    folder, pages = work.run.folder("calibration"), work.run.folder("calibration/data_docs")
+    light_curves, steps = light_curves_table(work.statistics), steps_table(work.statistics)
+    if work.noise_figure is None:
+        work.noise_figure = noise_figure(light_curves)
     rows = [
         {"split": split, "planet_id": planet_id, "visit": visit, "reason": reason}
         for (split, planet_id, visit), reason in work.set_aside.items()
@@ -53,10 +55,12 @@ def publish_data_quality(work: Workspace) -> None:
         "quarantined": rows,
         "notes": {planet: list(notes) for planet, notes in work.dataset.issues.items()},
         "success": not rows and all(result.success for result in work.verdicts.values()),
-        "suites": [result.to_json() for result in work.verdicts.values()],
+        "suites": [replace(result, sections=()).to_json() for result in work.verdicts.values()],
         "steps": json.loads(steps.to_json(orient="records")),
         "light_curves": json.loads(light_curves.to_json(orient="records")),
     }
     (folder / "data_quality.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-    page = data_quality_page(work.dataset.root.name, document, list(work.verdicts.values()), steps, light_curves)
-    (folder / "data_quality.html").write_text(page, encoding="utf-8")
+    for name, page in data_docs_pages(work.verdicts).items():
+        (pages / f"{name}.html").write_text(page, encoding="utf-8")
+    report = data_quality_page(work.dataset.root.name, document, work.verdicts, steps, light_curves, work.noise_figure)
+    (folder / "data_quality.html").write_text(report, encoding="utf-8")

@@ -11,8 +11,10 @@ A suite is a JSON file in `expectations/`. Each expectation's `meta` says what a
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ SUITES = Path(expectations.__file__).parent
 
 INDEX_COLUMNS = ("planet_id", "split", "visit", "instrument")
 """Columns that name a row, where the table has them."""
+
+_LINK = re.compile(r'<a href="\.\./[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
 
 Row = tuple[str, ...]
 """The values of a failing row's index columns."""
@@ -51,13 +55,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """The verdict on one table of `n_rows` rows, each named by the columns `index`."""
+    """The verdict on one table of `n_rows` rows, each named by the columns `index`.
+
+    `sections` are the parts of Great Expectations' Data Docs page of the verdict: heading and HTML.
+    """
 
     suite: str
     title: str
     n_rows: int
     index: tuple[str, ...]
     findings: tuple[Finding, ...]
+    sections: tuple[tuple[str, str], ...] = ()
 
     @property
     def success(self) -> bool:
@@ -85,7 +93,9 @@ class SuiteResult:
         findings = tuple(
             Finding(**{**finding, "rows": tuple(map(tuple, finding["rows"]))}) for finding in document["findings"]
         )
-        return cls(document["suite"], document["title"], document["n_rows"], tuple(document["index"]), findings)
+        sections = tuple((heading, html) for heading, html in document["sections"])
+        index = tuple(document["index"])
+        return cls(document["suite"], document["title"], document["n_rows"], index, findings, sections)
 
 
 def load_suite(name: str) -> dict[str, Any]:
@@ -115,11 +125,12 @@ def validate(name: str, table: pd.DataFrame) -> SuiteResult:
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": table})
     index = [column for column in INDEX_COLUMNS if column in table.columns]
     result_format = {"result_format": "COMPLETE", "unexpected_index_column_names": index}
-    verdict: dict[str, Any] = batch.validate(suite, result_format=result_format).to_json_dict()  # type: ignore[no-untyped-call]
+    validation = batch.validate(suite, result_format=result_format)
+    verdict: dict[str, Any] = validation.to_json_dict()  # type: ignore[no-untyped-call]
     order = {_identity(expectation): place for place, expectation in enumerate(document["expectations"])}
     results = sorted(verdict["results"], key=lambda result: order[_identity(result["expectation_config"])])
     findings = tuple(_finding(result, table, index) for result in results)
-    return SuiteResult(name, document["meta"]["title"], len(table), tuple(index), findings)
+    return SuiteResult(name, document["meta"]["title"], len(table), tuple(index), findings, _data_docs(validation))
 
 
 def stop_on_failure(results: Iterable[SuiteResult], where: str | Path) -> None:
@@ -134,6 +145,38 @@ def stop_on_failure(results: Iterable[SuiteResult], where: str | Path) -> None:
                     f"{finding.observed} ({subject})",
                     f"{finding.meaning} {finding.cure}",
                 )
+
+
+def _data_docs(validation: Any) -> tuple[tuple[str, str], ...]:
+    """Heading and HTML of each section of the Data Docs page, without links to pages that are not made.
+
+    Great Expectations' own page around them fetches its styles and scripts from the network.
+    """
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaSectionView
+
+    for outcome in validation.results:
+        # The table's values reach the page as they are; the query is for interactive use.
+        outcome.result = _escaped({k: v for k, v in outcome.result.items() if k != "unexpected_index_query"})
+    view = DefaultJinjaSectionView()
+    page = ValidationResultsPageRenderer(run_info_at_end=True).render(validation).to_json_dict()
+    sections = []
+    for number, section in enumerate(page["sections"], start=1):
+        if section["section_name"] != "Run Info":
+            text = view.render({"section": section, "section_loop": {"index": number}})  # type: ignore[no-untyped-call]
+            sections.append((section["section_name"], _LINK.sub(r"\1", text)))
+    return tuple(sections)
+
+
+def _escaped(value: Any) -> Any:
+    """`value` with every text inside it made safe for HTML."""
+    if isinstance(value, str):
+        return html.escape(value)
+    if isinstance(value, Mapping):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(item) for item in value]
+    return value
 
 
 def _identity(expectation: Mapping[str, Any]) -> tuple[str, str]:

@@ -74,7 +74,8 @@ def _record(work: Workspace, destination: Destination, training: Training) -> st
         numbers = {f"oof/{name.replace('.', '/')}": value for name, value in flatten(training.metrics).items()}
         tracker.metrics({name: float(value) for name, value in numbers.items() if isinstance(value, int | float)})
         tracker.files([training.path / "out_of_fold.svg"], "figures")
-        tracker.files([work.run.path / "calibration" / "data_quality.html"], "reports")
+        reports = work.run.path / "calibration"
+        tracker.files([reports / "data_quality.html", reports / "data_docs"], "reports")
         tracker.model(_served(training.path))
     return None if tracker.warnings else tracker.run_id
 

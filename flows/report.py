@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,37 +25,39 @@ MOST_ROWS = 400
 def data_quality_page(
     dataset: str,
     document: Mapping[str, Any],
-    verdicts: Sequence[SuiteResult],
+    verdicts: Mapping[str, SuiteResult],
     steps: pd.DataFrame,
     light_curves: pd.DataFrame,
+    figure: str,
 ) -> str:
-    """The page for the verdicts, the kill-chain's `steps` and the `light_curves` tables of a run."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["significant"] = _significant
+    """The page for the verdicts, the kill-chain's `steps`, the `light_curves` tables and `noise_figure` of a run."""
     chains = {name: rows.to_dict("records") for name, rows in steps.groupby("instrument", sort=False)}
     worst = light_curves.sort_values("noise_over_photon", ascending=False) if len(light_curves) else light_curves
-    return environment.get_template("data_quality.html").render(
+    return _render(
+        "data_quality.html",
         dataset=dataset,
         document=document,
         verdicts=verdicts,
-        failures=[finding for verdict in verdicts for finding in verdict.failures],
+        failures=[finding for verdict in verdicts.values() for finding in verdict.failures],
         chains=chains,
-        figure=noise_figure(light_curves) if len(light_curves) else "",
+        figure=figure,
         curves=worst.head(MOST_ROWS).to_dict("records"),
         n_curves=len(light_curves),
     )
 
 
+def data_docs_pages(verdicts: Mapping[str, SuiteResult]) -> dict[str, str]:
+    """One page per verdict, by name, with the sections that Great Expectations makes of it."""
+    return {name: _render("data_docs.html", verdicts=verdicts, page=verdict) for name, verdict in verdicts.items()}
+
+
 def noise_figure(light_curves: pd.DataFrame) -> str:
-    """Measured noise of every light curve against its photon noise and its propagated variance, as a data URI."""
+    """Measured noise of every light curve against its photon noise and its propagated variance, as a data URI.
+
+    Empty text if there is no light curve.
+    """
+    if light_curves.empty:
+        return ""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -79,6 +81,20 @@ def noise_figure(light_curves: pd.DataFrame) -> str:
         for axes in (noise, ratio):
             axes.spines[["top", "right"]].set_visible(False)
         return _data_uri(figure)
+
+
+def _render(template: str, **values: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["significant"] = _significant
+    return environment.get_template(template).render(values)
 
 
 def _data_uri(figure: Any) -> str:

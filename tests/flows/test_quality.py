@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from flows.quality import Finding, SuiteResult, load_suite, stop_on_failure, suite_names, validate
-from flows.report import data_quality_page
+from flows.report import data_docs_pages, data_quality_page, noise_figure
 from spectramind.errors import InputError
 
 
@@ -112,8 +114,29 @@ def test_the_report_escapes_names_and_needs_no_network() -> None:
         {"instrument": ["FGS1"], "step": [attack], "mean_in": 1.0, "mean_out": 1.0, "std_in": 1.0, "std_out": 1.0,
          "changed_fraction": 0.5}
     )  # fmt: skip
-    page = data_quality_page(attack, document, [result], steps, table)
+    page = data_quality_page(attack, document, {"calibrated_visits": result}, steps, table, noise_figure(table))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "http" not in page
-    assert page == data_quality_page(attack, document, [result], steps, table)
+    assert page == data_quality_page(attack, document, {"calibrated_visits": result}, steps, table, noise_figure(table))
+
+
+def test_data_docs_show_every_expectation_escape_names_and_need_no_network() -> None:
+    attack = "<script>alert(1)</script>"
+    table = light_curves(planet_id=["10", attack, "12"], drift=[0.0, 0.2, 0.0])
+    verdicts = {"calibrated_visits": validate("calibrated_visits", table), "empty": validate("fits", table[:0])}
+    pages = data_docs_pages(verdicts)
+    assert set(pages) == set(verdicts)
+    for page in pages.values():
+        assert not re.search(r"<script|<link|<img|https?:|url\(|@import|src=", page)
+        links = re.findall(r'href="([^"]*)"', page)
+        assert {link for link in links if not link.startswith("#")} <= {
+            "../data_quality.html",
+            *(f"{name}.html" for name in verdicts),
+        }
+        targets = {f"#{name}" for name in re.findall(r'id="?([\w-]+)', page)}
+        assert {link for link in links if link.startswith("#")} <= targets
+    page = pages["calibrated_visits"]
+    assert "&lt;script&gt;" in page
+    for expectation in load_suite("calibrated_visits")["expectations"]:
+        assert expectation["kwargs"].get("column", "") in page
