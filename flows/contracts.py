@@ -28,6 +28,8 @@ def judge(work: Workspace, suite: str, table: pd.DataFrame, name: str | None = N
         f"contract {name or suite}", key, lambda: validate(suite, table).to_json(), work.layout.task_results
     )
     result = SuiteResult.from_json(document)
+    if name is not None:
+        result = replace(result, title=f"{result.title}, {name.removeprefix(f'{suite}_')}")
     work.verdicts[name or suite] = result
     stop_on_failure([result], work.dataset.root)
     for finding in result.failures:

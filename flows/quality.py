@@ -32,6 +32,7 @@ SUITES = Path(expectations.__file__).parent
 INDEX_COLUMNS = ("planet_id", "split", "visit", "instrument")
 """Columns that name a row, where the table has them."""
 
+_NOISE = re.compile(r" Data asset: None<br>")
 _LINK = re.compile(r'<a href="\.\./[^"]*"[^>]*>(.*?)</a>', re.DOTALL)
 
 Row = tuple[str, ...]
@@ -164,7 +165,7 @@ def _data_docs(validation: Any) -> tuple[tuple[str, str], ...]:
     for number, section in enumerate(page["sections"], start=1):
         if section["section_name"] != "Run Info":
             text = view.render({"section": section, "section_loop": {"index": number}})  # type: ignore[no-untyped-call]
-            sections.append((section["section_name"], _LINK.sub(r"\1", text)))
+            sections.append((section["section_name"], _NOISE.sub("", _LINK.sub(r"\1", text))))
     return tuple(sections)
 
 

@@ -69,7 +69,7 @@ def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, ru
         raise InputError(truth, "the true spectra of all predicted planets", f"none of {unknown[0]}", "Name train.csv.")
     row = {planet_id: index for index, planet_id in enumerate(planet_ids)}
     depths = depths[[row[planet_id] for planet_id in spectra.planet_ids]]
-    scaling = fit_sigma_scaling(spectra.mean, spectra.sigma, depths, settings.uncertainty)
+    scaling = fit_sigma_scaling(spectra.mean, spectra.sigma, depths, settings.uncertainty, settings.runtime.seed)
     path = run.folder("checkpoints") / "sigma_scaling.json"
     write_atomically(path, scaling.to_json())
     before = bin_statistics(spectra.mean, spectra.sigma, depths)

@@ -114,15 +114,14 @@ def _array_digest(values: Floats) -> str:
 
 def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
     """Everything that a prediction needs, and how well held-out planets are predicted."""
-    options = work.settings.uncertainty
-    settings = work.settings
+    settings, options, seed = work.settings, work.settings.uncertainty, work.settings.runtime.seed
     model, held_out = train_analytic(
-        *fits.load(), labels, work.dataset.wavelengths_um, settings.model, settings.transit, settings.runtime.seed
+        *fits.load(), labels, work.dataset.wavelengths_um, settings.model, settings.transit, seed
     )
     (folder / MODEL).mkdir()
     model.save(folder / MODEL)
-    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options).save(folder / SCALING)
-    scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options))
+    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options, seed).save(folder / SCALING)
+    scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options, seed))
     spectra_frame(scaled).to_parquet(folder / OUT_OF_FOLD, index=False)
     _write_json(folder / FALLBACK, {"mean": labels.mean(axis=0).tolist(), "sigma": labels.std(axis=0).tolist()})
     _write_json(folder / METRICS, finite_json(_metrics(scaled, held_out.sigma, labels)))

@@ -1,7 +1,8 @@
 """Validation of the options dataclasses by pydantic, for all of them by one rule.
 
 A field's type, default, bounds and help come from its dataclass. Types are strict: `true` is no integer, `3` is a
-number, `"3"` is neither. Unknown keys are refused. A validated group is an instance of the dataclass itself.
+number, `"3"` is neither. Unknown keys are refused. Bounds of a list are those of its items; a list that is not empty
+by default must not be empty. A validated group is an instance of the dataclass itself.
 """
 
 from __future__ import annotations
@@ -68,10 +69,13 @@ def options_model(options: type) -> type[BaseModel]:
     definitions: dict[str, Any] = {}
     for field in fields(options):
         annotation = _validated(hints[field.name], field.metadata.get("bounds", {}))
+        default = field_default(field)
+        if isinstance(default, tuple) and default:
+            annotation = Annotated[annotation, Field(min_length=1)]
         description = field.metadata.get("help")
         if not description and not is_dataclass(hints[field.name]):
             raise TypeError(f"{options.__name__}.{field.name} has no help: declare it with option()")
-        definitions[field.name] = (annotation, Field(default=field_default(field), description=description))
+        definitions[field.name] = (annotation, Field(default=default, description=description))
     config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), title=options.__name__)
     return create_model(options.__name__, __config__=config, __doc__=options.__doc__, **definitions)
 

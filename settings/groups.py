@@ -112,7 +112,8 @@ class Parameter:
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
-        return _words(self.annotation, _bounds_in_words(self.bounds))
+        words = _words(self.annotation, _bounds_in_words(self.bounds))
+        return words.replace("a list, ", "a list of one or more, ", 1) if self.default else words
 
 
 def field_default(field: Field[Any]) -> Any:

@@ -19,5 +19,7 @@ class AnalyticOptions:
     kernel_widths: tuple[float, ...] = option(
         (1.0, 0.7, 0.5, 0.35),
         "Widths tried for the kernel about each training shape, 1 is one Gaussian; held-out planets decide.",
+        gt=0,
+        le=1,
     )
     amplitude_steps: int = option(21, "Grid points of the amplitude of a planet's spectral shape.", ge=3, le=200)

@@ -35,6 +35,8 @@ class TransitOptions:
     clock_scatter_h: float = option(
         1.0, "Scatter in hours of FGS1's mid-transit about that of AIRS, before it is learned.", gt=0, le=10
     )
-    outlier_sigma: float = option(5.0, "Time bins further from the fit than this many sigma lose their weight.", ge=3)
+    outlier_sigma: float = option(
+        5.0, "Time bins further from the fit than this many sigma lose their weight.", ge=3, le=100
+    )
     starts: int = option(3, "Mid-transits from which the fit is started; the best end point wins.", ge=1, le=20)
     iterations: int = option(12, "Most Gauss-Newton steps of one fit.", ge=1, le=100)

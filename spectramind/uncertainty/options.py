@@ -24,8 +24,7 @@ class UncertaintyOptions:
         "score", "What the fit optimises: the official score, or the plain negative log likelihood of each bin."
     )
     folds: int = option(5, "Folds of the cross-validation over planets.", ge=2, le=100)
-    seed: int = option(0, "Seed of the assignment of planets to folds.", ge=0)
-    min_planets: int = option(16, "With fewer held-out planets than this, sigma is left as it is.", ge=2)
+    min_planets: int = option(16, "With fewer held-out planets than this, sigma is left as it is.", ge=2, le=100_000)
     min_gain: float = option(
         0.0, "Least gain on held-out planets, in its standard errors, for which a stage is kept.", ge=0.0, le=10.0
     )
@@ -34,6 +33,7 @@ class UncertaintyOptions:
         "Errors beyond this many robust standard deviations count as if they lay at the limit, so that a failed fit of "
         "one planet does not set the sigma of all others.",
         ge=2.0,
+        le=1000.0,
     )
     smoothing_bins: float = option(
         15.0,

@@ -33,6 +33,9 @@ from spectramind.metrics.statistics import excess_kurtosis
 from spectramind.types import Floats
 from spectramind.uncertainty.options import UncertaintyOptions
 
+Folds = list[NDArray[np.intp]]
+"""Indices of the planets of each fold."""
+
 
 @dataclass(frozen=True)
 class GroupReport:
@@ -132,9 +135,9 @@ def _bad_record(found: str) -> InputError:
 
 
 def fit_sigma_scaling(
-    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None
+    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None, seed: int = 0
 ) -> SigmaScaling:
-    """Scaling fitted on out-of-fold `mean`, `sigma` and `truth` (planets, bins).
+    """Scaling fitted on out-of-fold `mean`, `sigma` and `truth` (planets, bins), planets assigned to folds by `seed`.
 
     The score's reference is the mean and standard deviation of `truth`. Raises InputError on arrays that cannot be
     scored and on sigmas of zero.
@@ -146,9 +149,10 @@ def fit_sigma_scaling(
     n_planets, n_bins = truth.shape
     weights = _weights(truth, options)
     offset, exponent, reports = np.zeros(n_bins), np.ones(n_bins), {}
+    folds = _folds(n_planets, options.folds, seed)
     for name, bins in _groups(options).items():
         sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit)
-        chain, gains = _select(sample, _stages(options, sample.weight.shape), options)
+        chain, gains = _select(sample, _stages(options, sample.weight.shape), folds, options)
         offset[bins], exponent[bins] = chain.offset, chain.exponent
         reports[name] = GroupReport(
             kept=chain.stages,
@@ -161,7 +165,9 @@ def fit_sigma_scaling(
     return SigmaScaling(offset, exponent, _floor(n_bins, options), n_planets, reports)
 
 
-def cross_fit_sigma(mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None) -> Floats:
+def cross_fit_sigma(
+    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None, seed: int = 0
+) -> Floats:
     """Scaled sigma (planets, bins) where each planet's scaling, choice of stages included, was fitted without it.
 
     What an honest out-of-fold score of the scaled predictions is computed from.
@@ -169,9 +175,9 @@ def cross_fit_sigma(mean: Floats, sigma: Floats, truth: Floats, options: Uncerta
     options = options or UncertaintyOptions()
     require_scorable(mean, sigma, truth)
     scaled = np.empty_like(sigma)
-    for fold in _folds(len(truth), options.folds, options.seed + 1):
+    for fold in _folds(len(truth), options.folds, seed + 1):
         rest = np.setdiff1d(np.arange(len(truth)), fold)
-        scaled[fold] = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options).apply(sigma[fold])
+        scaled[fold] = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options, seed).apply(sigma[fold])
     return scaled
 
 
@@ -203,7 +209,7 @@ def _floor(n_bins: int, options: UncertaintyOptions) -> Floats:
     return floor
 
 
-def _folds(n_planets: int, folds: int, seed: int) -> list[NDArray[np.intp]]:
+def _folds(n_planets: int, folds: int, seed: int) -> Folds:
     order = np.random.default_rng(seed).permutation(n_planets)
     return np.array_split(order, min(folds, n_planets))
 
@@ -250,13 +256,15 @@ class _Chain:
         return self.offset + self.exponent * log_sigma
 
 
-def _select(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOptions) -> tuple[_Chain, dict[str, float]]:
+def _select(
+    sample: _Sample, stages: tuple[str, ...], folds: Folds, options: UncertaintyOptions
+) -> tuple[_Chain, dict[str, float]]:
     """The stages that lower the held-out loss, fitted on all planets, and the gain of each stage tried."""
     kept: tuple[str, ...] = ()
     gains: dict[str, float] = {}
-    best = _held_out_loss(sample, kept, options)
+    best = _held_out_loss(sample, kept, folds, options)
     for stage in stages:
-        loss = _held_out_loss(sample, (*kept, stage), options)
+        loss = _held_out_loss(sample, (*kept, stage), folds, options)
         gain = best - loss
         gains[stage] = float(np.mean(gain))
         if gains[stage] > options.min_gain * float(np.std(gain)) / np.sqrt(gain.size):
@@ -264,11 +272,11 @@ def _select(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOption
     return _fit_chain(sample, kept, options), gains
 
 
-def _held_out_loss(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOptions) -> Floats:
+def _held_out_loss(sample: _Sample, stages: tuple[str, ...], folds: Folds, options: UncertaintyOptions) -> Floats:
     """Loss of each planet (planets,) under the chain fitted without its fold."""
     n_planets = len(sample.weight)
     loss = np.empty(n_planets)
-    for fold in _folds(n_planets, options.folds, options.seed):
+    for fold in folds:
         rest = np.setdiff1d(np.arange(n_planets), fold)
         loss[fold] = sample.take(fold).loss(_fit_chain(sample.take(rest), stages, options))
     return loss

@@ -85,6 +85,7 @@ def test_the_tree_can_be_sent_to_another_process() -> None:
         ({"limit": True}, "int_type"),
         ({"widths": [1.0, 10.0]}, "less_than_equal"),
         ({"widths": 1.0}, "tuple_type"),
+        ({"widths": []}, "too_short"),
         ({"pair": [1]}, "missing"),
         ({"rules": [{"name": "a", "on": True}]}, "extra_forbidden"),
         ({"rules": [{"enabled": 1}]}, "bool_type"),
