@@ -46,6 +46,8 @@ deploy: .venv/.ok  ## registers deployments/prefect.yaml with the Prefect server
 	$(BIN)/prefect work-pool create cpu --type process --overwrite
 	$(BIN)/prefect work-pool create gpu --type process --overwrite
 	$(BIN)/prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
+	@$(BIN)/prefect deployment ls
+	@echo "Registered at $(PREFECT_API_URL). A worker runs them: $(BIN)/prefect worker start --pool cpu"
 
 check: .venv/.ok  ## lint, format, types and import contracts
 	$(BIN)/ruff check .

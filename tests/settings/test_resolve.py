@@ -98,7 +98,7 @@ def test_resolved_settings_replay(tmp_path: Path) -> None:
         ("runtime.budget_hours=.nan", "expected a number > 0"),
         ("tracking.enable=yes", "expected true or false"),
         ("calibration.weighting=best", "expected one of optimal, sum"),
-        ("model.kernel_widths=x", "expected a list, each item a number"),
+        ("model.kernel_widths=x", "expected a list of one or more, each item a number"),
         ("data.root=", "expected a path or null"),
         ("runtime", "expected group=preset or key=value"),
         ("=3", "expected group=preset or key=value"),
