@@ -112,7 +112,7 @@ def _step(batches: list[_Batch], prior: NuisancePrior, start: NuisancePrior) -> 
             visit_mean.append(mean[:, part])
             visit_covariance.append(covariance[:, part, part])
     m, x = np.concatenate(shared_mean), np.concatenate(terms)
-    law = np.asarray(np.linalg.solve(x.T @ x + LAW_RIDGE, x.T @ m).T, np.float64)
+    law = np.ascontiguousarray(np.linalg.solve(x.T @ x + LAW_RIDGE, x.T @ m).T, np.float64)
     v_mean = np.concatenate(visit_mean)
     average: Floats = v_mean.mean(axis=0)
     average[N_CLOCK:] = 0.0

@@ -81,7 +81,7 @@ def learn_spectral_prior(spectra: Floats, stars: Sequence[Star], components: int
     ridge = np.diag([0.0] + [REGRESSION_RIDGE] * (table.shape[1] - 1))
     regression = np.linalg.solve(table.T @ table + ridge, table.T @ np.log(amplitude))
     return SpectralPrior(
-        basis=np.column_stack([np.ones(N_WAVELENGTHS), vectors.T]),
+        basis=np.ascontiguousarray(np.column_stack([np.ones(N_WAVELENGTHS), vectors.T])),
         remainder=(outside**2).mean(axis=0) + 1e-14,
         centres=centres,
         scatter=np.cov(centres.T) + 1e-6 * np.eye(count),
