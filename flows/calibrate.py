@@ -1,9 +1,11 @@
-"""Flow `calibrate`: raw frames to calibrated cubes, judged by the data contracts."""
+"""Flow `calibrate`: raw frames to calibrated cubes and transit fits, judged by the data contracts.
+
+Each instrument of a visit is a unit of its own, so that a run of one stage leaves what a later run of all takes up.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
@@ -12,39 +14,39 @@ from flows.contracts import judge, publish_data_quality
 from flows.published import link
 from flows.run_directory import RunDirectory
 from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
-from flows.units import VisitJob, calibrate_unit, visit_identity
+from flows.units import CubeJob, calibrate_unit, cube_identity
 from flows.workspace import ABSENT, Visit, VisitKey, Workspace, workspace
 from settings.tree import Settings
 from spectramind.cubes.store import STATISTICS
 from spectramind.data.layout import SPLITS, Split
 from spectramind.errors import InputError
+from spectramind.instruments import AIRS, FGS1, INSTRUMENTS, Instrument
 from spectramind.provenance.digests import digest_json
 from spectramind.provenance.units import unit_path
 
+STAGES: dict[str, tuple[Instrument, ...]] = {"fgs1": (FGS1,), "airs": (AIRS,), "features": INSTRUMENTS}
+"""The instruments that each `calibration.stage` calibrates."""
+
 
 @dataclass(frozen=True)
-class Cube:
-    """A calibrated visit in the store, and the job that makes it."""
+class CalibratedUnits:
+    """A calibrated visit in the store: the jobs that make its cubes, and the cubes' digests by instrument."""
 
     visit: Visit
-    job: VisitJob
-    digest: str
-
-    @property
-    def path(self) -> Path:
-        return self.job.target
+    jobs: tuple[CubeJob, ...]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Usable cubes by split and planet, and what was set aside: visit to reason."""
+    """Usable visits by split and planet, and what was set aside: visit to reason."""
 
-    cubes: dict[tuple[Split, str], tuple[Cube, ...]]
+    visits: dict[tuple[Split, str], tuple[CalibratedUnits, ...]]
     quarantined: dict[VisitKey, str]
 
     def planets(self, split: Split) -> tuple[str, ...]:
         """The planets of a split of which at least one visit is usable."""
-        return tuple(planet for kind, planet in self.cubes if kind == split)
+        return tuple(planet for kind, planet in self.visits if kind == split)
 
     def reasons(self, split: Split) -> dict[str, str]:
         """Planet to reason, for the planets of a split without a usable visit."""
@@ -58,30 +60,37 @@ class Calibration:
 
 @flow(name="calibrate")
 def calibrate(settings: Settings, run: RunDirectory | None = None) -> Calibration:
-    """Calibrate every visit of the data set into the store; write `calibration/` of the run."""
+    """Calibrate the data set into the store and fit its planets, as far as the stage says; write `calibration/`."""
+    from flows.fit import fit_split
+
     with workspace(settings, run, "calibrate") as work:
         if work.calibration is None:
             work.calibration = _calibrate(work)
+            if settings.calibration.stage == "features":
+                for split in SPLITS:
+                    if work.calibration.planets(split):
+                        fit_split(work, split, work.calibration)
+                publish_data_quality(work)
         return work.calibration
 
 
 def _calibrate(work: Workspace) -> Calibration:
     planets = planets_table(work.dataset, work.planets, work.visits)
     unfit = {row[:2]: reason for row, reason in judge(work, "raw_metadata", planets).quarantined.items()}
-    cubes, refused = _calibrated_cubes(work)
+    visits, refused = _calibrated_visits(work)
     for visit in work.visits:
         if reason := unfit.get((visit.planet_id, visit.split)):
             refused.setdefault(visit.key, reason)
     judge(work, "raw_visits", raw_visits_table(work.visits, ABSENT, refused))
-    statistics = [Statistics.read(*cube.visit.key, cube.path / STATISTICS) for cube in cubes]
+    statistics = [Statistics.read(*units.visit.key, job.target / STATISTICS) for units in visits for job in units.jobs]
     for row, reason in judge(work, "calibrated_visits", light_curves_table(statistics)).quarantined.items():
         planet_id, split, number, _instrument = row
         refused.setdefault(_key(split, planet_id, int(number)), reason)
-    usable: dict[tuple[Split, str], tuple[Cube, ...]] = {}
-    for cube in cubes:
-        if cube.visit.key not in refused:
-            planet = cube.visit.split, cube.visit.planet_id
-            usable[planet] = (*usable.get(planet, ()), cube)
+    usable: dict[tuple[Split, str], tuple[CalibratedUnits, ...]] = {}
+    for units in visits:
+        if units.visit.key not in refused:
+            planet = units.visit.split, units.visit.planet_id
+            usable[planet] = (*usable.get(planet, ()), units)
     calibration = Calibration(usable, refused)
     for key, reason in refused.items():
         work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
@@ -109,33 +118,38 @@ def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
         )
 
 
-def _calibrated_cubes(work: Workspace) -> tuple[list[Cube], dict[VisitKey, str]]:
+def _calibrated_visits(work: Workspace) -> tuple[list[CalibratedUnits], dict[VisitKey, str]]:
     """Every visit calibrated; and the visits whose files are unusable."""
-    cubes: list[Cube] = []
+    instruments = STAGES[work.settings.calibration.stage]
+    calibrated = {visit.key: CalibratedUnits(visit, (), {}) for visit in work.visits}
     refused: dict[VisitKey, str] = {}
-    with work.progress("Calibrating visits", len(work.visits)) as progress:
+    with work.progress("Calibrating visits", len(instruments) * len(work.visits)) as progress:
         for split in SPLITS:
             visits = [visit for visit in work.visits if visit.split == split]
-            jobs = [_job(work, visit) for visit in visits]
-            rows = make_units(work, f"calibrate {split}", calibrate_unit, jobs, progress)
-            for visit, job, row in zip(visits, jobs, rows, strict=True):
-                if row["digest"] is None:
-                    refused[visit.key] = row["reason"]
-                else:
-                    cubes.append(Cube(visit, job, row["digest"]))
-    return cubes, refused
+            for instrument in instruments:
+                jobs = [_job(work, visit, instrument) for visit in visits]
+                rows = make_units(work, f"calibrate {split} {instrument.name}", calibrate_unit, jobs, progress)
+                for visit, job, row in zip(visits, jobs, rows, strict=True):
+                    if row["digest"] is None:
+                        refused.setdefault(visit.key, row["reason"])
+                    else:
+                        made = calibrated[visit.key]
+                        digests = {**made.digests, instrument.name: row["digest"]}
+                        calibrated[visit.key] = CalibratedUnits(visit, (*made.jobs, job), digests)
+    return [units for key, units in calibrated.items() if key not in refused], refused
 
 
-def _job(work: Workspace, visit: Visit) -> VisitJob:
-    options, cubes = work.settings.calibration, work.settings.cubes
-    identity = visit_identity(visit.planet_id, visit.visit, visit.inputs, options, cubes)
-    return VisitJob(
+def _job(work: Workspace, visit: Visit, instrument: Instrument) -> CubeJob:
+    options, cubes = work.settings.calibration.options, work.settings.cubes
+    identity = cube_identity(visit.planet_id, visit.visit, instrument, visit.inputs, options, cubes)
+    return CubeJob(
         root=work.dataset.root,
         metadata_digest=digest_json(work.metadata),
         split=visit.split,
         planet_id=visit.planet_id,
         visit=visit.visit,
-        target=unit_path(work.layout.visit_unit(*visit.key), identity),
+        instrument=instrument,
+        target=unit_path(work.layout.cube_unit(*visit.key, instrument.name), identity),
         identity=identity,
         calibration=options,
         cubes=cubes,

@@ -72,7 +72,7 @@ def simulate(
 
 @command(app, "calibrate", keys=("calibration", "cubes", "dask", *PLACES))
 def calibrate(invocation: Invocation) -> None:
-    """Raw frames to calibrated cubes, with the data-quality report."""
+    """Raw frames to calibrated cubes and transit fits, with the data-quality report."""
     _pipeline(invocation, _calibrate)
 
 

@@ -14,6 +14,7 @@ from flows.tables import fits_table
 from flows.units import FIT, FIT_SUMMARY, FitJob, fit_identity, fit_unit
 from flows.workspace import Workspace
 from spectramind.data.layout import Split
+from spectramind.errors import SettingsError
 from spectramind.provenance.units import unit_path
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import Star
@@ -45,6 +46,8 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
     """Fit every planet of a split that has a usable visit."""
     if split in work.fits:
         return work.fits[split]
+    if work.settings.calibration.stage != "features":
+        raise SettingsError(f"calibration.stage={work.settings.calibration.stage} makes no fits; leave it out")
     jobs = {planet: _job(work, split, planet, calibration) for planet in calibration.planets(split)}
     with work.progress(f"Fitting {split} planets", len(jobs)) as progress:
         rows = make_units(work, f"fit {split}", fit_unit, list(jobs.values()), progress)
@@ -68,8 +71,9 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
 
 def _job(work: Workspace, split: Split, planet_id: str, calibration: Calibration) -> FitJob:
     star = work.dataset.star(split, planet_id)
-    cubes = calibration.cubes[split, planet_id]
+    visits = calibration.visits[split, planet_id]
     options = work.settings.transit
-    identity = fit_identity(star, {f"visit_{cube.visit.visit}": cube.digest for cube in cubes}, options)
+    cubes = {f"visit_{v.visit.visit}/{name}": digest for v in visits for name, digest in v.digests.items()}
+    identity = fit_identity(star, cubes, options)
     target = unit_path(work.layout.fit_unit(split, planet_id), identity)
-    return FitJob(star, tuple(cube.job for cube in cubes), target, identity, options, work.layout.digest_index)
+    return FitJob(star, tuple(v.jobs for v in visits), target, identity, options, work.layout.digest_index)

@@ -16,8 +16,8 @@ class StoreLayout:
     def digest_index(self) -> Path:
         return self.root / "digests.sqlite"
 
-    def visit_unit(self, split: str, planet_id: str, visit: int) -> Path:
-        return self.root / "cubes" / split / f"{planet_id}_{visit}"
+    def cube_unit(self, split: str, planet_id: str, visit: int, instrument: str) -> Path:
+        return self.root / "cubes" / split / f"{planet_id}_{visit}" / instrument
 
     def fit_unit(self, split: str, planet_id: str) -> Path:
         return self.root / "fits" / split / planet_id

@@ -1,4 +1,4 @@
-"""The units of work that Dask spreads over workers: one calibrated visit, one fitted planet.
+"""The units of work that Dask spreads over workers: one instrument of a visit calibrated, one planet fitted.
 
 Jobs carry paths, digests and options, so that any process can do them; their results are digests, never arrays.
 """
@@ -6,7 +6,7 @@ Jobs carry paths, digests and options, so that any process can do them; their re
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,11 +19,11 @@ from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions
 from spectramind.data.layout import Dataset, Split, open_dataset
 from spectramind.errors import QuarantineError
-from spectramind.instruments import Instrument
+from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.provenance.digests import FileDigests, code_digest, digest_json
 from spectramind.provenance.units import UnitResult, build_and_read, build_unit
 from spectramind.transit.options import TransitOptions
-from spectramind.types import RawExposure, Star
+from spectramind.types import CalibratedVisit, RawExposure, Star
 
 FIT, FIT_SUMMARY = "fit.npz", "summary.json"
 
@@ -41,14 +41,15 @@ class Done:
 
 
 @dataclass(frozen=True)
-class VisitJob:
-    """Calibrate one visit into the unit `target`."""
+class CubeJob:
+    """Calibrate one instrument of one visit into the unit `target`."""
 
     root: Path
     metadata_digest: str
     split: Split
     planet_id: str
     visit: int
+    instrument: Instrument
     target: Path
     identity: Mapping[str, Any]
     calibration: CalibrationOptions
@@ -58,26 +59,33 @@ class VisitJob:
 
 @dataclass(frozen=True)
 class FitJob:
-    """Fit one planet's calibrated visits into the unit `target`."""
+    """Fit one planet's calibrated visits, each given by its cubes, into the unit `target`."""
 
     star: Star
-    visits: tuple[VisitJob, ...]
+    visits: tuple[tuple[CubeJob, ...], ...]
     target: Path
     identity: Mapping[str, Any]
     transit: TransitOptions
     digest_index: Path
 
 
-def visit_identity(
-    planet_id: str, visit: int, inputs: Mapping[str, str], calibration: CalibrationOptions, cubes: CubeOptions
+def cube_identity(
+    planet_id: str,
+    visit: int,
+    instrument: Instrument,
+    inputs: Mapping[str, str],
+    calibration: CalibrationOptions,
+    cubes: CubeOptions,
 ) -> dict[str, Any]:
-    """What a calibrated visit depends on: its files, the metadata tables, the options and the code."""
+    """What a cube depends on: the instrument's files, the metadata tables, the options and the code."""
+    others = tuple(f"{other.name}_" for other in INSTRUMENTS if other != instrument)
     return {
         "kind": "calibrated visit",
-        "inputs": dict(inputs),
+        "inputs": {name: digest for name, digest in inputs.items() if not name.startswith(others)},
         "settings": {
             "planet_id": planet_id,
             "visit": visit,
+            "instrument": instrument.name,
             "calibration": asdict(calibration),
             "cubes": asdict(cubes),
         },
@@ -96,13 +104,13 @@ def fit_identity(star: Star, cube_digests: Mapping[str, str], transit: TransitOp
     }
 
 
-def calibrate_unit(job: VisitJob) -> Done:
-    """Read, calibrate and store one visit. QuarantineError if its files are unusable."""
+def calibrate_unit(job: CubeJob) -> Done:
+    """Read, calibrate and store one instrument of a visit. QuarantineError if its files are unusable."""
     result = _calibrated(job)
     return Done(result.path, result.digest, result.computed)
 
 
-def _calibrated(job: VisitJob) -> UnitResult:
+def _calibrated(job: CubeJob) -> UnitResult:
     from spectramind.calibration.kill_chain import calibrate_visit
     from spectramind.cubes.store import write_cube
     from spectramind.data.frames import read_exposure
@@ -113,7 +121,7 @@ def _calibrated(job: VisitJob) -> UnitResult:
         def read(instrument: Instrument) -> RawExposure:
             return read_exposure(dataset, job.split, job.planet_id, job.visit, instrument)
 
-        visit = calibrate_visit(read, job.planet_id, job.visit, job.calibration)
+        visit = calibrate_visit(read, job.planet_id, job.visit, job.calibration, (job.instrument,))
         write_cube(folder, visit, {"inputs": digest_json(job.identity["inputs"])}, job.cubes)
 
     return build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
@@ -122,13 +130,16 @@ def _calibrated(job: VisitJob) -> UnitResult:
 def fit_unit(job: FitJob) -> Done:
     """Fit one planet. QuarantineError if no spectrum can be had from its light curves.
 
-    Every byte of a cube is verified before it is used; a visit whose cube is damaged is calibrated again.
+    Every byte of a cube is verified before it is used; a damaged one is made again.
     """
     from spectramind.cubes.store import read_cube
     from spectramind.transit.fit import fit_planet
 
     def write(folder: Path) -> None:
-        visits = [build_and_read(partial(_calibrated, visit), read_cube)[1] for visit in job.visits]
+        visits = [
+            _joined([build_and_read(partial(_calibrated, cube), read_cube)[1] for cube in cubes])
+            for cubes in job.visits
+        ]
         try:
             fit = fit_planet(visits, job.star, job.transit)
         except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
@@ -141,6 +152,17 @@ def fit_unit(job: FitJob) -> Done:
 
     result = build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
     return Done(result.path, result.digest, result.computed)
+
+
+def _joined(parts: Sequence[CalibratedVisit]) -> CalibratedVisit:
+    """One visit of what was calibrated instrument by instrument."""
+    return CalibratedVisit(
+        parts[0].planet_id,
+        parts[0].visit,
+        {name: curve for part in parts for name, curve in part.curves.items()},
+        {name: steps for part in parts for name, steps in part.steps.items()},
+        {name: summary for part in parts for name, summary in part.summary.items()},
+    )
 
 
 @lru_cache(maxsize=1)

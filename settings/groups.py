@@ -37,6 +37,21 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class CalibrationStages(CalibrationOptions):
+    """The calibration, and which part of it a run does."""
+
+    stage: Literal["fgs1", "airs", "features"] = option(
+        "features",
+        "What `calibrate` makes: the cubes of one instrument alone, or the transit fits with all the cubes they need.",
+    )
+
+    @property
+    def options(self) -> CalibrationOptions:
+        """What a cube depends on: all but the stage."""
+        return CalibrationOptions(**{field.name: getattr(self, field.name) for field in fields(CalibrationOptions)})
+
+
+@dataclass(frozen=True)
 class RuntimeOptions:
     """How a run behaves as a process."""
 
@@ -68,7 +83,7 @@ class OutputsOptions:
 GROUPS: dict[str, type] = {
     "data": DataOptions,
     "simulation": SimulationOptions,
-    "calibration": CalibrationOptions,
+    "calibration": CalibrationStages,
     "cubes": CubeOptions,
     "transit": TransitOptions,
     "model": AnalyticOptions,
@@ -87,6 +102,7 @@ NOT_IN_HASH = frozenset(
     {
         "data.root",
         "data.truth",
+        "calibration.stage",
         "runtime.dry_run",
         "runtime.debug",
         "cubes",

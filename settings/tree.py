@@ -12,8 +12,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from settings import yaml_text
 from settings.from_options import FromOptions
-from settings.groups import NOT_IN_HASH, DataOptions, OutputsOptions, RuntimeOptions, TrackingOptions
-from spectramind.calibration.options import CalibrationOptions
+from settings.groups import (
+    NOT_IN_HASH,
+    CalibrationStages,
+    DataOptions,
+    OutputsOptions,
+    RuntimeOptions,
+    TrackingOptions,
+)
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.models.options import AnalyticOptions
 from spectramind.simulation.options import SimulationOptions
@@ -36,7 +42,7 @@ class Settings(BaseSettings):
 
     data: Group[DataOptions] = DataOptions()
     simulation: Group[SimulationOptions] = SimulationOptions()
-    calibration: Group[CalibrationOptions] = CalibrationOptions()
+    calibration: Group[CalibrationStages] = CalibrationStages()
     cubes: Group[CubeOptions] = CubeOptions()
     transit: Group[TransitOptions] = TransitOptions()
     model: Group[AnalyticOptions] = AnalyticOptions()

@@ -125,17 +125,38 @@ def test_one_knob_recomputes_only_what_depends_on_it(
     assert not any(name.startswith(("calibrate", "fit", "contract raw", "contract cal")) for name in recomputed)
 
 
+def test_stages_run_alone_and_a_later_run_takes_up_what_they_made(simulated: SimulatedDataset, tmp_path: Path) -> None:
+    from flows.calibrate import calibrate
+
+    def run(stage: str) -> tuple[set[str], set[str]]:
+        """Names of the tasks that computed something, and the instruments with cubes."""
+        settings = configured(simulated.root, tmp_path / "store", tmp_path / stage, f"calibration.stage={stage}")
+        states = run_flow(calibrate, settings).states
+        made = {cube.parent.parent.name for cube in (tmp_path / "store" / "cubes").glob("*/*/*/*/cube.zarr")}
+        return {name for name, state in states.items() if state != "Cached"}, made
+
+    computed, instruments = run("fgs1")
+    assert instruments == {"FGS1"}
+    assert not any(name.startswith("fit") for name in computed)
+    computed, instruments = run("airs")
+    assert instruments == {"FGS1", "AIRS-CH0"}
+    assert not any("FGS1" in name for name in computed)
+    computed, _ = run("features")
+    assert not any(name.startswith("calibrate") for name in computed)
+    assert {"fit train 1/5", "fit test 1/3"} <= computed
+
+
 def test_a_damaged_cube_is_made_again(
     first: Finished, simulated: SimulatedDataset, store: Path, tmp_path: Path
 ) -> None:
     from flows.calibrate import calibrate
 
     cubes = store / "cubes" / "train" / f"{simulated.train_ids[0]}_0"
-    chunk = next(cubes.glob("*/cube.zarr/AIRS-CH0/flux/c*"))
+    chunk = next(cubes.glob("AIRS-CH0/*/cube.zarr/AIRS-CH0/flux/c*"))
     intact = chunk.read_bytes()
     chunk.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
     again = run_flow(calibrate, configured(simulated.root, store, tmp_path))
-    assert [name for name in again.states if name.endswith("(again)")] == ["calibrate train 1/5 (again)"]
+    assert [name for name in again.states if name.endswith("(again)")] == ["calibrate train AIRS-CH0 1/5 (again)"]
     assert chunk.read_bytes() == intact
 
 
