@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from flows.tasks import Json, remembered
 from flows.units import Done
+from flows.workspace import OUT_OF_TIME
 from spectramind.errors import QuarantineError
 from spectramind.provenance.digests import digest_json
 from spectramind.provenance.units import build_unit, verify_unit
@@ -37,10 +38,14 @@ def make_units(
 ) -> list[Json]:
     """One row per job: the `digest` of its unit, or the `reason` why there is none.
 
-    An error other than QuarantineError ends the run; the units finished until then are kept.
+    An error other than QuarantineError ends the run; the units finished until then are kept. No batch is begun after
+    the time budget.
     """
     rows: list[Json] = []
     for number, batch in _batches(jobs):
+        if work.out_of_time():
+            rows += [{"digest": None, "reason": OUT_OF_TIME}] * len(batch)
+            continue
         rows += remembered(
             f"{name} {number}",
             digest_json([job.identity for job in batch]),

@@ -15,7 +15,7 @@ from flows.published import link
 from flows.run_directory import RunDirectory
 from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
 from flows.units import CubeJob, calibrate_unit, cube_identity
-from flows.workspace import ABSENT, Visit, VisitKey, Workspace, workspace
+from flows.workspace import ABSENT, OUT_OF_TIME, Visit, VisitKey, Workspace, workspace
 from settings.tree import Settings
 from spectramind.cubes.store import STATISTICS
 from spectramind.data.layout import SPLITS, Split
@@ -104,7 +104,11 @@ def _calibrate(work: Workspace) -> Calibration:
 
 
 def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
-    """InputError if more train planets are lost than `data.quarantine_limit` allows, or all planets of a split."""
+    """InputError if more train planets are lost than `data.quarantine_limit` allows, or all planets of a split.
+
+    Planets that the time budget kept from being worked on are not lost.
+    """
+    lost = {planet: reason for planet, reason in lost.items() if reason != OUT_OF_TIME}
     total = len(work.planets[split])
     limit = work.settings.data.quarantine_limit
     allowed = max(limit * total, 2.0) if split == "train" else total - 1

@@ -107,6 +107,8 @@ def with_fallback(planets: Sequence[str], predictor: Predictor, fits: Fits) -> S
     mean = np.tile(predictor.fallback_mean, (len(planets), 1))
     sigma = np.tile(predictor.fallback_sigma, (len(planets), 1))
     flags: list[tuple[str, ...]] = [(FALLBACK_FLAG,)] * len(planets)
+    if not fits.planets:
+        return Spectra(tuple(planets), mean, sigma, None, tuple(flags))
     predicted = predictor.spectra(*fits.load())
     covariance = None
     if predicted.covariance is not None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REGISTERED_MODEL = "spectramind-v50"
+CANDIDATE = "candidate"
+"""Alias of the registered model's newest version: `models:/spectramind-v50@candidate`."""
 
 MLFLOW_ENVIRONMENT = {
     **TELEMETRY_OFF,
@@ -34,7 +36,7 @@ MLFLOW_ENVIRONMENT = {
 }
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Opens the experiment in MLflow's view for training runs."""
+"""What MLflow calls an experiment of training runs."""
 
 PARAMETER_BATCH, METRIC_BATCH = 100, 1000
 """What one request to an MLflow server may carry."""
@@ -121,7 +123,7 @@ class Tracker:
         self._attempt({"event": "files", "paths": [str(path) for path in paths], "folder": folder}, send)
 
     def model(self, model: ServedModel) -> None:
-        """Log the model to the run and register a new version of `spectramind-v50`."""
+        """Log the model to the run and register a new version of `spectramind-v50`, from now on the candidate."""
 
         def send() -> None:
             import mlflow
@@ -129,7 +131,7 @@ class Tracker:
             mlflow.set_tracking_uri(self.destination.uri)
             # MLflow prints its progress past its own log level.
             with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=self._id):
-                mlflow.pyfunc.log_model(
+                info = mlflow.pyfunc.log_model(
                     name="model",
                     loader_module=model.loader.stem,
                     data_path=str(model.checkpoint),
@@ -137,6 +139,8 @@ class Tracker:
                     pip_requirements=list(model.requirements),
                     registered_model_name=REGISTERED_MODEL,
                 )
+            client, version = _client(self.destination), str(info.registered_model_version)
+            client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
 
         self._attempt({"event": "model", "checkpoint": str(model.checkpoint)}, send)
 

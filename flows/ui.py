@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +33,7 @@ START_LIMIT_S, STOP_LIMIT_S = 120.0, 15.0
 
 @dataclass(frozen=True)
 class Server:
-    """A web server to start: `command`, more `environment`, the address people open, the one that tells its health."""
+    """A web server to start: `command`, more `environment`, its address, the address that tells its health."""
 
     name: str
     command: tuple[str, ...]
@@ -46,15 +48,16 @@ def serve(settings: Settings) -> None:
 
     console = Console()
     store = Path(settings.outputs.store)
-    servers = (
-        prefect_server(store, free_port(PREFECT_PORT)),
-        mlflow_server(store, free_port(MLFLOW_PORT)),
-    )
+    prefect, mlflow = prefect_server(store, free_port(PREFECT_PORT)), mlflow_server(store, free_port(MLFLOW_PORT))
     console.print(f"Starting the user interfaces on the runs in {store} …")
     try:
-        with terminated_as_interrupt(), running(servers):
-            for server in servers:
-                console.print(f"  {server.name:<8}[link={server.url}]{server.url}[/link]")
+        with terminated_as_interrupt(), running((prefect, mlflow)):
+            runs = {
+                "Prefect": f"{prefect.url}/runs",
+                "MLflow": experiment_url(mlflow.url, settings.tracking.experiment),
+            }
+            for name, url in runs.items():
+                console.print(f"  {name:<8}[link={url}]{url}[/link]", soft_wrap=True, highlight=False)
             console.print("Press Ctrl-C to stop both.")
             signal.pause()
     except KeyboardInterrupt:
@@ -83,6 +86,20 @@ def mlflow_server(store: Path, port: int) -> Server:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     return Server("MLflow", command, environment, url, f"{url}/health")
+
+
+def experiment_url(server: str, experiment: str) -> str:
+    """Where MLflow's UI lists the training runs of `experiment`, or all experiments while there is no such one.
+
+    Without `workflowType` MLflow opens its pages for language models.
+    """
+    query = urllib.parse.urlencode({"experiment_name": experiment})
+    try:
+        with urllib.request.urlopen(f"{server}/api/2.0/mlflow/experiments/get-by-name?{query}", timeout=20) as answer:
+            page = f"experiments/{json.load(answer)['experiment']['experiment_id']}"
+    except urllib.error.HTTPError:
+        page = "experiments"
+    return f"{server}/#/{page}?workflowType=machine_learning"
 
 
 def free_port(preferred: int) -> int:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.run_directory import RunDirectory
@@ -16,7 +17,7 @@ from flows.store_layout import StoreLayout
 from flows.units import CALIBRATION_TABLES
 from spectramind.cubes.parallel import Outcome, map_units, shared_workers
 from spectramind.data.layout import SPLITS, VISIT_FILES, Dataset, Split, open_dataset
-from spectramind.errors import InputError, QuarantineError, SettingsError
+from spectramind.errors import BudgetReached, InputError, QuarantineError, SettingsError
 from spectramind.instruments import N_WAVELENGTHS
 from spectramind.provenance.digests import FileDigests, digest_json
 from spectramind.types import Floats
@@ -38,6 +39,12 @@ Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 VisitKey = tuple[Split, str, int]
+
+OUT_OF_TIME = "not reached within runtime.budget_hours"
+"""Why a unit was not made, as far as the clock is to blame."""
+
+UNITS_SHARE = 0.9
+"""Of the time budget, what calibrations and fits may use; training, prediction and packing need the rest."""
 
 ABSENT = "absent"
 """Stands for the digest of a file that is not there or cannot be read."""
@@ -89,6 +96,7 @@ class Workspace:
         self.statistics: list[Statistics] = []
         self.noise_figure: str | None = None
         self.set_aside: dict[VisitKey, str] = {}
+        self.cut_short = False
         self._resources = resources
 
     @cached_property
@@ -166,6 +174,12 @@ class Workspace:
         """`map_units` on workers that live as long as the run."""
         return map_units(function, items, self.settings.dask, on_result, self._workers)
 
+    def out_of_time(self) -> bool:
+        """Whether no further unit may be begun; once so, the run ends with BudgetReached."""
+        spent = monotonic() - self.run.started
+        self.cut_short = self.cut_short or spent > UNITS_SHARE * 3600 * self.settings.runtime.budget_hours
+        return self.cut_short
+
     @contextmanager
     def progress(self, description: str, total: int) -> Iterator[Progress]:
         """A progress bar with rate and time left."""
@@ -222,7 +236,10 @@ _current: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 
 @contextmanager
 def workspace(settings: Settings, run: RunDirectory | None, command: str) -> Iterator[Workspace]:
-    """The workspace of the flow under way, or a new one; without `run`, in a new run directory for `command`."""
+    """The workspace of the flow under way, or a new one; without `run`, in a new run directory for `command`.
+
+    A new one ends with BudgetReached if its time budget has kept some units from being made.
+    """
     current = _current.get()
     if current is not None and current.settings is settings:
         yield current
@@ -233,8 +250,20 @@ def workspace(settings: Settings, run: RunDirectory | None, command: str) -> Ite
         token = _current.set(opened)
         try:
             yield opened
+        except InputError as error:
+            # Too few planets for the next step, for want of time.
+            if opened.cut_short:
+                raise BudgetReached(_budget_message(opened)) from error
+            raise
         finally:
             _current.reset(token)
+        if opened.cut_short:
+            raise BudgetReached(_budget_message(opened))
+
+
+def _budget_message(work: Workspace) -> str:
+    hours, report = work.settings.runtime.budget_hours, work.run.path / "calibration" / "data_quality.html"
+    return f"time budget of {hours:g} h reached, what was not is in {report}; the same command goes on from here"
 
 
 def _escape(text: str) -> str:

@@ -57,7 +57,10 @@ class RuntimeOptions:
 
     seed: int = option(1337, "Seed of every random number.", ge=0, le=2**32 - 1)
     budget_hours: float = option(
-        9.0, "Wall-clock budget; when it is used up the best result so far is delivered.", gt=0, le=1000
+        9.0,
+        "Wall-clock budget: after nine tenths of it no calibration or fit is begun; what is there is delivered.",
+        gt=0,
+        le=1000,
     )
     dry_run: bool = option(False, "Check the settings and show what would run, without writing anything.")
     debug: bool = option(False, "Show tracebacks.")

@@ -176,6 +176,47 @@ def test_an_unusable_test_planet_gets_the_flagged_fallback(
     np.testing.assert_allclose(table.loc[lost].to_numpy()[283:], labels.std(ddof=0).to_numpy(), rtol=1e-9)
 
 
+class _Clock:
+    """An hour passes with every look at it."""
+
+    def __init__(self, run_started: float) -> None:
+        self.now = run_started
+
+    def __call__(self) -> float:
+        self.now += 3600.0
+        return self.now
+
+
+def test_a_used_up_budget_delivers_the_fallback_for_planets_not_reached(
+    simulated: SimulatedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from flows import workspace
+    from spectramind.errors import BudgetReached
+
+    batches = 2 * 5 + 2 * 3 + 5 + 1  # calibrations of both instruments and splits, train fits, the first test fit
+    monkeypatch.setattr(workspace, "monotonic", _Clock(time.monotonic()))
+    budget = f"runtime.budget_hours={(batches + 0.5) / workspace.UNITS_SHARE}"
+    with pytest.raises(BudgetReached, match=r"time budget of .* reached") as stopped:
+        whole_run(simulated.root, tmp_path / "store", tmp_path / "run", budget, "tracking.enable=false")
+    assert stopped.value.exit_code == 75
+    assert check_submission(tmp_path / "run" / "submission" / "submission.csv", simulated.test_ids) == []
+    flags = json.loads((tmp_path / "run" / "predictions" / "flags.json").read_text(encoding="utf-8"))
+    assert [planet for planet, words in flags.items() if words == ["fallback"]] == sorted(simulated.test_ids[1:])
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["status"] == "budget reached"
+
+
+def test_a_budget_too_small_for_a_prediction_says_how_to_go_on(
+    simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    from spectramind.errors import BudgetReached
+
+    with pytest.raises(BudgetReached, match="goes on from here"):
+        whole_run(simulated.root, store, tmp_path, "runtime.budget_hours=1e-9")
+
+
 def test_too_many_lost_planets_stop_the_run(simulated: SimulatedDataset, store: Path, tmp_path: Path) -> None:
     from flows.calibrate import calibrate
     from spectramind.errors import InputError
@@ -215,6 +256,8 @@ def test_the_run_is_in_mlflow_with_its_settings_and_metrics(first: Finished, sto
     assert run.data.metrics["oof/score"] == pytest.approx(first.json("metrics.json")["out_of_fold"]["score"])
     assert run.data.metrics["test/official"] == pytest.approx(first.json("metrics.json")["test"]["official"])
     assert {"repo_sha", "config_hash", "data_rev"} <= set(run.data.tags)
+    newest = max(int(found.version) for found in client.search_model_versions("name='spectramind-v50'"))
+    assert int(client.get_model_version_by_alias("spectramind-v50", "candidate").version) == newest
 
 
 def test_the_registered_model_predicts_the_same_in_another_process(
