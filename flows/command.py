@@ -10,6 +10,7 @@ import functools
 import inspect
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from spectramind import __version__
-from spectramind.errors import BudgetReached, SettingsError, SpectraMindError
+from spectramind.errors import BudgetReached, SettingsError, SpectraMindError, StoreError
 
 if TYPE_CHECKING:
     from settings.tree import Settings
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 Command = Callable[..., None]
 
 INTERRUPTED, TERMINATED = 130, 143
+
+FULL_DISK = 1 << 16
+"""Free bytes below which a failure is put down to the disk."""
 
 
 class Show(StrEnum):
@@ -180,12 +184,13 @@ def exit_codes(invocation: Invocation) -> Iterator[None]:
         _log(invocation, "budget reached", error)
         _stop(str(error), error.exit_code)
     except Exception as error:
-        _log(invocation, "failed", error)
+        named = _named(error, invocation)
+        _log(invocation, "failed", named)
         if invocation.debug:
             traceback.print_exc()
-        expected = isinstance(error, SpectraMindError)
-        text = str(error) if expected else f"{type(error).__name__}: {error} (--debug shows where)"
-        _stop(f"error: {text}", error.exit_code if isinstance(error, SpectraMindError) else 1)
+        if isinstance(named, SpectraMindError):
+            _stop(f"error: {named}", named.exit_code)
+        _stop(f"error: {type(named).__name__}: {named} (--debug shows where)", 1)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -193,6 +198,16 @@ def exit_codes(invocation: Invocation) -> Iterator[None]:
 def _stop(message: str, code: int) -> NoReturn:
     print(" ".join(message.split()), file=sys.stderr)
     raise typer.Exit(code)
+
+
+def _named(error: Exception, invocation: Invocation) -> Exception:
+    """`error`, or a full disk where that is why a server or library failed in words of its own."""
+    if not isinstance(error, SpectraMindError):
+        for place in (*invocation.runs, invocation.store()):
+            if place.exists() and shutil.disk_usage(place).free < FULL_DISK:
+                cure = "free space or choose another outputs.dir and outputs.store"
+                return StoreError(f"{place}: cannot be written (No space left on device); {cure}")
+    return error
 
 
 def _terminate(_number: int, _frame: Any) -> NoReturn:
@@ -217,6 +232,8 @@ def _log(invocation: Invocation, status: str, error: BaseException | None) -> No
     try:
         DebugLog.of(invocation.store()).entry(invocation.name, status, sys.argv[2:], {"error": message})
     except OSError as problem:
+        if isinstance(error, StoreError):  # it says the same
+            return
         print(f"warning: this invocation could not be logged ({problem})", file=sys.stderr)
 
 
