@@ -53,7 +53,7 @@ def serve(settings: Settings) -> None:
     try:
         with terminated_as_interrupt(), running((prefect, mlflow)):
             runs = {
-                "Prefect": f"{prefect.url}/runs",
+                "Prefect": prefect.url,
                 "MLflow": experiment_url(mlflow.url, settings.tracking.experiment),
             }
             for name, url in runs.items():
