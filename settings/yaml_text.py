@@ -36,6 +36,14 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Quotes text that would be read as something else, in this dialect or in YAML 1.1."""
 
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        # PyYAML folds these line breaks, and only escapes them between double quotes.
+        style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 _FLOAT = (
     r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from settings import yaml_text
@@ -50,6 +50,8 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
+@example("\x85")
+@example("a\u2028b")
 def test_written_values_read_back_equal(value: object) -> None:
     assert yaml_text.parse(yaml_text.dump(value), "test") == value
 
