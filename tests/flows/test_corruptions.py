@@ -54,12 +54,9 @@ def faulty(simulated: SimulatedDataset, tmp_path: Path) -> Faulty:
 
 
 @pytest.fixture(scope="module")
-def store(simulated: SimulatedDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sound visits are calibrated already."""
-    folder = tmp_path_factory.mktemp("store")
-    done = calibrate(simulated.root, folder, folder.parent / f"{folder.name}_run")
-    assert done.exit_code == 0, done.output
-    return folder
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of all tests: what the first of them calibrates, the others find there."""
+    return tmp_path_factory.mktemp("store")
 
 
 def calibrate(root: Path, store: Path, out: Path) -> Result:
@@ -206,11 +203,12 @@ def test_sound_planets_are_calibrated_next_to_unusable_ones(
     assert calibrated == {*simulated.train_ids[:-1], *simulated.test_ids}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
 def test_a_planet_whose_files_may_not_be_read_is_set_aside(faulty: Faulty, store: Path, tmp_path: Path) -> None:
     content = (faulty.planet / SIGNAL).read_bytes()
     replace(faulty.planet / SIGNAL, content)
     (faulty.planet / SIGNAL).chmod(0)
+    if os.access(faulty.planet / SIGNAL, os.R_OK):
+        pytest.skip("permissions do not bind this user")
     assert calibrate(faulty.root, store, tmp_path / "run").exit_code == 0
     assert faulty.planet.name in {row["planet_id"] for row in quality(tmp_path / "run")["quarantined"]}
 

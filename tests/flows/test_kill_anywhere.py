@@ -11,7 +11,13 @@ import pytest
 from spectramind.simulation.dataset import SimulatedDataset
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "kill_anywhere.py"
-FAST = ("model.learning_iterations=2", "model.kernel_widths=[1.0]", "tracking.enable=false", "dask.workers=2")
+FAST = (
+    "model.learning_iterations=2",
+    "model.kernel_widths=[1.0]",
+    "tracking.enable=false",
+    "dask.workers=1",
+    "data.max_planets=8",
+)
 
 
 @pytest.mark.slow
