@@ -1,11 +1,11 @@
 """Everything that can go wrong, by name.
 
-    SpectraMindError
-    ├── InputError           bad data or a bad file: stop, exit code 2
-    │   └── QuarantineError  one planet's files are unusable: the planet is set aside, the run goes on
-    ├── SettingsError        unknown key, wrong type, value out of range: stop, exit code 2
-    ├── StoreError           a shared store or output directory cannot be read or written
-    └── BudgetReached        the time budget is used up; the best result so far was delivered, exit code 75
+SpectraMindError
+├── InputError           bad data or a bad file: stop, exit code 2
+│   └── QuarantineError  one planet's files are unusable: the planet is set aside, the run goes on
+├── SettingsError        unknown key, wrong type, value out of range: stop, exit code 2
+├── StoreError           a shared store or output directory cannot be read or written
+└── BudgetReached        the time budget is used up; the best result so far was delivered, exit code 75
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Quality(IntFlag):
 
 @dataclass(frozen=True)
 class Star:
-    """One row of the star table: radius and mass in solar units, temperature in kelvin, planet mass in Jupiter masses as
-    delivered, period in days, semi-major axis in stellar radii, inclination in degrees."""
+    """One row of the star table: radius and mass in solar units, temperature in kelvin, planet mass in Jupiter masses
+    as delivered, period in days, semi-major axis in stellar radii, inclination in degrees."""
 
     planet_id: str
     Rs: float
@@ -80,7 +80,8 @@ class CalibrationFrames:
 
 @dataclass(frozen=True)
 class RawExposure:
-    """One instrument's frames of one visit: `counts` (frames, R, C) uint16 as read, with all that is needed to calibrate.
+    """One instrument's frames of one visit: `counts` (frames, R, C) uint16 as read, with all that is needed to
+    calibrate.
 
     `wavelength_um` (B,) is ascending.
     """
@@ -99,8 +100,8 @@ class RawExposure:
 class LightCurve:
     """One instrument of one visit after calibration.
 
-    `flux`, `variance` (T, B) mean electrons per CDS pair in each time bin and the variance of that mean, `quality` (T, B)
-    bits of `Quality`, `time_h` (T,) mid-bin, `wavelength_um` (B,) ascending, `n_pairs` (T,) CDS pairs averaged,
+    `flux`, `variance` (T, B) mean electrons per CDS pair in each time bin and the variance of that mean, `quality` (T,
+    B) bits of `Quality`, `time_h` (T,) mid-bin, `wavelength_um` (B,) ascending, `n_pairs` (T,) CDS pairs averaged,
     `foreground` (B,) electrons per pair that were subtracted, `channels` named (T,) series such as `centroid_x` and
     `jitter_x` in pixels (FGS1 only).
     """
