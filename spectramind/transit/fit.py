@@ -22,6 +22,11 @@ from spectramind.types import CalibratedVisit, Floats, Star
 CONVERGED = 0.02
 """A step that lowers the objective by less than this, in units of log-likelihood, ends the fit."""
 NOISE_SMOOTHING_BINS = 21
+MOST_PATTERNS = 3
+SHARED_THRESHOLD = 1.1
+LARGEST_SHARED = 8.0
+FEWEST_SHARING = 3.0
+GROSS_SIGMA = 12.0
 SMALLEST_DEPTH = 1e-5
 SMALLEST_SHARE = 0.02
 """A transit or a baseline that fills less of the window than this carries no depth."""
@@ -92,7 +97,17 @@ def fit_planet(
 
 def _log_curves(visit: CalibratedVisit, drift_degree: int) -> list[LogCurves]:
     centre = np.mean([curve.time_h.min() + np.ptp(curve.time_h) / 2 for curve in visit.curves.values()])
-    return [log_curves(curve, float(centre), drift_degree) for curve in visit.curves.values()]
+    curves = [log_curves(curve, float(centre), drift_degree) for curve in visit.curves.values()]
+    return [_without_gross_outliers(c) if c.dispersed else c for c in curves]
+
+
+def _without_gross_outliers(curves: LogCurves) -> LogCurves:
+    """Drop samples that are far from what all bins do at that time: one such would bend the first fit."""
+    centred = curves.log_flux - np.median(curves.log_flux, axis=0)
+    own = centred - np.median(centred, axis=1, keepdims=True)
+    scatter = 1.4826 * np.median(np.abs(own), axis=0)
+    weight = np.where(np.abs(own) > GROSS_SIGMA * scatter, 0.0, curves.weight)
+    return curves.with_noise(weight, curves.patterns, curves.excess)
 
 
 def _starting_points(
@@ -191,16 +206,40 @@ def _evaluate(
         done = [linearise(c, star, _local(point, layout, c, position)) for c in instruments]
         likelihoods.append([likelihood for likelihood, _ in done])
         residuals.append([residual for _, residual in done])
-        height -= sum(float((c.weight * r * r).sum()) / 2 for c, (_, r) in zip(instruments, done, strict=True))
+        height -= sum(c.misfit(r) / 2 for c, (_, r) in zip(instruments, done, strict=True))
     return likelihoods, residuals, height
 
 
 def _reweight(curves: LogCurves, residual: Floats, outlier_sigma: float) -> LogCurves:
-    """Weights that match the residuals' scatter, the excess over the propagated noise smoothed across wavelength."""
+    """Noise that matches the residuals: weights by their scatter, smoothed across wavelength, and what bins share.
+    Samples that still stand out lose their weight."""
     z = residual * np.sqrt(curves.weight)
     scale = _smooth_noise_scale(np.where(curves.weight > 0, z, np.nan))
-    weight = np.where(np.abs(z) > outlier_sigma * scale, 0.0, curves.weight / scale**2)
-    return curves.with_weight(weight)
+    z = (z - np.median(z, axis=0)) / scale  # a strong outlier has moved the mean of its bin
+    patterns, excess = _shared_noise(np.clip(z, -LARGEST_SHARED, LARGEST_SHARED))
+    own = z - (z @ patterns.T) @ patterns
+    weight = np.where(np.abs(own) > outlier_sigma, 0.0, curves.weight / scale**2)
+    return curves.with_noise(weight, patterns, excess)
+
+
+def _shared_noise(z: Floats) -> tuple[Floats, Floats]:
+    """Patterns (r, B) across wavelength in which the whitened residuals (T, B) vary together from time to time, as when
+    the spectrum moves along the detector, and the share of their variance that is common.
+
+    A singular value that independent noise cannot reach marks a pattern; its variance follows by the spiked covariance
+    model (Baik & Silverstein 2006, J. Multivariate Anal. 97, 1382). What one or two bins do alone is not shared.
+    """
+    n_times, n_bins = z.shape
+    if n_bins < NOISE_SMOOTHING_BINS:
+        return np.zeros((0, n_bins)), np.zeros(0)
+    _, values, vectors = np.linalg.svd(z, full_matrices=False)
+    strongest, patterns = values[:MOST_PATTERNS], vectors[:MOST_PATTERNS]
+    found = strongest > SHARED_THRESHOLD * (np.sqrt(n_times) + np.sqrt(n_bins))
+    found &= 1 / (patterns**4).sum(axis=1) > FEWEST_SHARING
+    power = strongest[found] ** 2 / n_times
+    middle = power + 1 - n_bins / n_times
+    variance = (middle + np.sqrt(np.maximum(middle**2 - 4 * power, 0.0))) / 2
+    return patterns[found], 1 - 1 / np.maximum(variance, 1.0)
 
 
 def _smooth_noise_scale(z: Floats) -> Floats:
@@ -226,7 +265,7 @@ def _summary(curves: list[list[LogCurves]], residuals: Residuals, point: Floats,
         summary[f"clock_offset_h_{position}"] = float(point[first + 1])
         for c, r in zip(instruments, parts, strict=True):
             used = c.weight > 0
-            summary[f"chi2_{c.instrument}_{position}"] = float((c.weight * r * r).sum() / max(used.sum(), 1))
+            summary[f"chi2_{c.instrument}_{position}"] = c.misfit(r) / max(int(used.sum()), 1)
             summary[f"rejected_{c.instrument}_{position}"] = float(1 - used.mean())
     return summary
 

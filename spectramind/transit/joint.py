@@ -51,18 +51,17 @@ def solve(matrix: Floats, right: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class SpectrumLikelihood:
-    """Likelihood of [spectrum, nuisances]. Bins meet only through the nuisances, so the precision is an arrow:
-    `diagonal`
-    (283,) of the spectrum, `coupling` (283, p), `nuisance` (p, p); `score` (283 + p,)."""
+    """Likelihood of [spectrum, nuisances] by the parts of its precision: `spectrum` (283, 283), `coupling` (283, p),
+    `nuisance` (p, p); `score` (283 + p,)."""
 
-    diagonal: Floats
+    spectrum: Floats
     coupling: Floats
     nuisance: Floats
     score: Floats
 
     def dense(self) -> Gaussian:
         """As a Gaussian of all 283 + p variables."""
-        precision = np.block([[np.diag(self.diagonal), self.coupling], [self.coupling.T, self.nuisance]])
+        precision = np.block([[self.spectrum, self.coupling], [self.coupling.T, self.nuisance]])
         return Gaussian(precision, self.score)
 
     def given(self, spectrum: Floats) -> Gaussian:
@@ -72,7 +71,7 @@ class SpectrumLikelihood:
     def nuisances(self, spectrum: Gaussian) -> Gaussian:
         """The nuisances, with a spectrum of prior `spectrum` integrated out."""
         score = self.score[:N_WAVELENGTHS] + spectrum.score
-        solved = solve(np.diag(self.diagonal) + spectrum.precision, np.column_stack([self.coupling, score]))
+        solved = solve(self.spectrum + spectrum.precision, np.column_stack([self.coupling, score]))
         precision = self.nuisance - self.coupling.T @ solved[:, :-1]
         return Gaussian((precision + precision.T) / 2, self.score[N_WAVELENGTHS:] - self.coupling.T @ solved[:, -1])
 
@@ -80,22 +79,27 @@ class SpectrumLikelihood:
         """The spectrum, with nuisances of prior `knowledge` integrated out."""
         score = self.score[N_WAVELENGTHS:] + knowledge.score
         solved = solve(self.nuisance + knowledge.precision, np.column_stack([self.coupling.T, score]))
-        precision = np.diag(self.diagonal) - self.coupling @ solved[:, :-1]
+        precision = self.spectrum - self.coupling @ solved[:, :-1]
         return Gaussian((precision + precision.T) / 2, self.score[:N_WAVELENGTHS] - self.coupling @ solved[:, -1])
 
 
 def joint_likelihood(visits: Sequence[Sequence[LocalLikelihood]], layout: Layout) -> SpectrumLikelihood:
     """Likelihood of [spectrum, nuisances] from the local likelihoods of every visit's instruments."""
-    diagonal, coupling = np.zeros(N_WAVELENGTHS), np.zeros((N_WAVELENGTHS, layout.size))
+    spectrum, coupling = np.zeros((N_WAVELENGTHS, N_WAVELENGTHS)), np.zeros((N_WAVELENGTHS, layout.size))
     nuisance, score = np.zeros((layout.size, layout.size)), np.zeros(N_WAVELENGTHS + layout.size)
     for position, instruments in enumerate(visits):
         for local in instruments:
             bins = (AIRS if local.dispersed else FGS1).spectral_slice
+            diagonal = np.arange(bins.start, bins.stop)
             design = layout.design(local.dispersed, local.wavelength_um, position)
-            diagonal[bins] += local.precision[:, 0, 0]
-            score[bins] += local.score[:, 0]
-            coupling[bins] += (local.precision[:, :1, 1:] @ design)[:, 0]
             rows = design.reshape(-1, layout.size)
+            shared = local.shared_slopes[:, :, 0]
+            shared_rest = local.shared_slopes[:, :, 1:].reshape(len(shared), len(rows)) @ rows
+            spectrum[diagonal, diagonal] += local.precision[:, 0, 0]
+            spectrum[bins, bins] -= shared.T @ shared
+            score[bins] += local.score[:, 0] - shared.T @ local.shared_data
+            coupling[bins] += (local.precision[:, :1, 1:] @ design)[:, 0] - shared.T @ shared_rest
             nuisance += rows.T @ (local.precision[:, 1:, 1:] @ design).reshape(rows.shape)
-            score[N_WAVELENGTHS:] += rows.T @ local.score[:, 1:].ravel()
-    return SpectrumLikelihood(diagonal, coupling, nuisance, score)
+            nuisance -= shared_rest.T @ shared_rest
+            score[N_WAVELENGTHS:] += rows.T @ local.score[:, 1:].ravel() - shared_rest.T @ local.shared_data
+    return SpectrumLikelihood(spectrum, coupling, nuisance, score)

@@ -25,9 +25,12 @@ RADIUS_RATIO_RANGE = (0.005, 0.6)
 
 @dataclass(frozen=True)
 class LogCurves:
-    """Light curves ready to fit: `log_flux`, `weight` (T, B), weight zero where a sample is unusable; `hours` (T,)
-    from the
-    centre of the window; `drift` (T, K) basis in time; `wavelength_um` (B,); `dispersed` for AIRS."""
+    """Light curves ready to fit: `log_flux`, `weight` (T, B), weight zero where a sample is unusable; `hours` (T,) from
+    the centre of the window; `drift` (T, K) basis in time; `wavelength_um` (B,); `dispersed` for AIRS.
+
+    Besides its own noise of unit variance, a whitened sample may share noise with the other bins of the same time:
+    `patterns` (r, B) orthonormal across wavelength, of which the shares `excess` (r,) of the variance are common.
+    """
 
     instrument: str
     dispersed: bool
@@ -36,16 +39,25 @@ class LogCurves:
     log_flux: Floats
     weight: Floats
     drift: Floats
+    patterns: Floats
+    excess: Floats
 
-    def with_weight(self, weight: Floats) -> LogCurves:
-        return replace(self, weight=weight)
+    def with_noise(self, weight: Floats, patterns: Floats, excess: Floats) -> LogCurves:
+        return replace(self, weight=weight, patterns=patterns, excess=excess)
+
+    def misfit(self, residual: Floats) -> float:
+        """Chi squared of residuals (T, B)."""
+        z = residual * np.sqrt(self.weight)
+        return float((z * z).sum() - (self.excess * ((z @ self.patterns.T) ** 2).sum(axis=0)).sum())
 
 
 @dataclass(frozen=True)
 class LocalLikelihood:
     """log L(x) = -x' `precision` x / 2 + x' `score` + constant for each bin; `precision` (B, q, q), `score` (B, q).
 
-    x is [*LOCAL, drift coefficients], absolute values, not steps from the linearisation point.
+    x is [*LOCAL, drift coefficients], absolute values, not steps from the linearisation point. Noise that bins share
+    takes back  (`shared_slopes` x - `shared_data`)^2 / 2, summed over its (N,) patterns and times; `shared_slopes`
+    (N, B, q).
     """
 
     instrument: str
@@ -53,6 +65,8 @@ class LocalLikelihood:
     wavelength_um: Floats
     precision: Floats
     score: Floats
+    shared_slopes: Floats
+    shared_data: Floats
 
 
 def log_curves(curve: LightCurve, centre_h: float, drift_degree: int) -> LogCurves:
@@ -69,6 +83,8 @@ def log_curves(curve: LightCurve, centre_h: float, drift_degree: int) -> LogCurv
         np.log(flux),
         weight,
         time_basis(curve.time_h, drift_degree),
+        np.zeros((0, curve.wavelength_um.size)),
+        np.zeros(0),
     )
 
 
@@ -116,9 +132,15 @@ def linearise(curves: LogCurves, star: Star, local: Floats) -> tuple[LocalLikeli
     slopes = slopes - (weight * slopes).sum(axis=1)[:, None]
     root = np.sqrt(curves.weight)
     whitened = np.ascontiguousarray(np.moveaxis(slopes * root, 2, 0))
+    data = (residual * root).T + (local[:, None, :] @ whitened)[:, 0]
     precision = whitened @ np.swapaxes(whitened, 1, 2)
-    score = (whitened @ (residual * root).T[:, :, None])[..., 0] + (precision @ local[:, :, None])[..., 0]
-    likelihood = LocalLikelihood(curves.instrument, curves.dispersed, curves.wavelength_um, precision, score)
+    score = (whitened @ data[:, :, None])[..., 0]
+    strength = np.sqrt(curves.excess)[:, None] * curves.patterns
+    shared_slopes = (strength[:, None, :, None] * np.moveaxis(whitened, 2, 0)).reshape(-1, *precision.shape[:2])
+    shared_data = (strength @ data).ravel()
+    likelihood = LocalLikelihood(
+        curves.instrument, curves.dispersed, curves.wavelength_um, precision, score, shared_slopes, shared_data
+    )
     return likelihood, residual
 
 

@@ -36,7 +36,7 @@ def planet(seed: int, response: float = 1.0) -> tuple[PlanetFit, Star, np.ndarra
     coupling = inverse[:, None] * slopes * 0.01
     nuisance = (slopes * 0.01).T @ coupling + np.eye(layout.size) * 1e4
     score = np.r_[inverse * seen, coupling.T @ seen + 1e4 * nuisances]
-    likelihood = SpectrumLikelihood(inverse, coupling, nuisance, score)
+    likelihood = SpectrumLikelihood(np.diag(inverse), coupling, nuisance, score)
     host = Star(str(seed), 1.0, 1.0, float(rng.uniform(5000, 6500)), 1.0, 0.0, 4.0, 10.0, 88.0)
     return PlanetFit(host.planet_id, layout, likelihood, np.zeros(N_WAVELENGTHS + layout.size), {}), host, truth
 

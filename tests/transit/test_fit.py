@@ -95,6 +95,24 @@ def test_a_cosmic_ray_does_not_move_the_depth():
     assert abs(a.best[41] - b.best[41]) < 4e-5
 
 
+def test_noise_that_all_bins_share_is_told_from_transits():
+    """Light that comes and goes together across wavelength, as when the spectrum moves, ten times the photon noise of
+    the white light curve: it has a pattern, and the errors stay those that the posterior claims."""
+    host = star()
+    z, plain_sigma = [], white(*spectrum_posterior(fit_planet([visit(host, DEPTH)], host, OPTIONS), host))[1]
+    x = np.linspace(-1, 1, N_WAVELENGTHS - 1)
+    for seed in range(5):
+        clean = visit(host, DEPTH, seed=seed)
+        airs = clean.curves["AIRS-CH0"]
+        wobble = 6e-4 * np.random.default_rng([9, seed]).normal(size=(len(airs.time_h), 1)) * (1 + 8 * x**9)
+        shaken = replace(clean, curves={**clean.curves, "AIRS-CH0": replace(airs, flux=airs.flux * (1 + wobble))})
+        fit = fit_planet([shaken], host, OPTIONS)
+        depth, sigma = white(*spectrum_posterior(fit, host))
+        z.append((depth - DEPTH[1:].mean()) / sigma)
+        assert sigma < 3 * plain_sigma
+    assert np.sqrt(np.mean(np.square(z))) < 1.8
+
+
 def test_samples_without_measurement_are_left_out():
     host = star()
     clean = visit(host, DEPTH)
@@ -165,9 +183,9 @@ def test_integrating_nuisances_out_equals_the_dense_marginal():
     p = 4
     factor = rng.normal(size=(600, N_WAVELENGTHS + p)) * 0.1
     dense = factor.T @ factor
-    diagonal = np.diag(dense)[:N_WAVELENGTHS] + 50
+    spectrum = np.diag(np.diag(dense)[:N_WAVELENGTHS] + 50)
     likelihood = SpectrumLikelihood(
-        diagonal, dense[:N_WAVELENGTHS, N_WAVELENGTHS:], dense[N_WAVELENGTHS:, N_WAVELENGTHS:], rng.normal(size=287)
+        spectrum, dense[:N_WAVELENGTHS, N_WAVELENGTHS:], dense[N_WAVELENGTHS:, N_WAVELENGTHS:], rng.normal(size=287)
     )
     knowledge = Gaussian(2 * np.eye(p), np.arange(p, dtype=float))
     full = likelihood.dense()
