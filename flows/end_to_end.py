@@ -112,7 +112,8 @@ def _show(work: Workspace, training: Training, scores: dict[str, float]) -> None
     places = _places(work)
     work.console.print(shown)
     if "z_std" in scores:
-        work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} (1 is honest)")
+        honest = "(1 is honest; the errors of a planet go together, so few planets say little)"
+        work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} {honest}", soft_wrap=True)
     for name, place in places.items():
         work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
     table("scores", "Score (0 to 1, higher is better)", rows)
