@@ -24,8 +24,11 @@ CONVERGED = 0.02
 NOISE_SMOOTHING_BINS = 21
 MOST_PATTERNS = 3
 SHARED_THRESHOLD = 1.1
+"""Singular values this much above the largest that independent noise reaches mark noise that bins share."""
 LARGEST_SHARED = 8.0
+"""Residuals are clipped to this many sigma before patterns are sought: one wild sample is no pattern."""
 FEWEST_SHARING = 3.0
+"""Effective number of bins below which a pattern is those bins' own affair."""
 GROSS_SIGMA = 12.0
 SMALLEST_DEPTH = 1e-5
 SMALLEST_SHARE = 0.02
@@ -68,16 +71,14 @@ class PlanetFit:
             return cls(header["planet_id"], layout, likelihood, arrays["best"], header["summary"], flags)
 
 
-def fit_planet(
-    visits: Sequence[CalibratedVisit], star: Star, options: TransitOptions, prior: NuisancePrior | None = None
-) -> PlanetFit:
-    """Fit every visit of a planet together by Gauss-Newton steps with a weak prior on the spectrum.
+def fit_planet(visits: Sequence[CalibratedVisit], star: Star, options: TransitOptions) -> PlanetFit:
+    """Fit every visit of a planet together by Gauss-Newton steps with weak priors on spectrum and nuisances.
 
-    `prior` is what is known of geometry, limb darkening and drift; by default the options' first guess. Noise is
-    rescaled to the residuals and outlying time bins lose their weight once, then the fit is repeated.
+    After a first fit the noise is measured on its residuals and outlying samples lose their weight, then the fit is
+    repeated from where it was.
     """
     window = max(float(np.ptp(curve.time_h)) for visit in visits for curve in visit.curves.values())
-    prior = prior or first_guess(options, window)
+    prior = first_guess(options, window)
     layout = Layout.of(options, len(visits))
     curves = [_log_curves(visit, options.drift_degree) for visit in visits]
     nuisances = Gaussian.from_moments(prior.mean(star, layout.n_visits), prior.covariance([1.0] * layout.n_visits))

@@ -29,7 +29,7 @@ class LogCurves:
     the centre of the window; `drift` (T, K) basis in time; `wavelength_um` (B,); `dispersed` for AIRS.
 
     Besides its own noise of unit variance, a whitened sample may share noise with the other bins of the same time:
-    `patterns` (r, B) orthonormal across wavelength, of which the shares `excess` (r,) of the variance are common.
+    `patterns` (r, B), orthonormal across wavelength, along which the shares `excess` (r,) of the variance are common.
     """
 
     instrument: str
@@ -56,11 +56,10 @@ class LocalLikelihood:
     """log L(x) = -x' `precision` x / 2 + x' `score` + constant for each bin; `precision` (B, q, q), `score` (B, q).
 
     x is [*LOCAL, drift coefficients], absolute values, not steps from the linearisation point. Noise that bins share
-    takes back  (`shared_slopes` x - `shared_data`)^2 / 2, summed over its (N,) patterns and times; `shared_slopes`
+    takes back (`shared_slopes` x - `shared_data`)^2 / 2, summed over its (N,) patterns and times; `shared_slopes`
     (N, B, q).
     """
 
-    instrument: str
     dispersed: bool
     wavelength_um: Floats
     precision: Floats
@@ -138,9 +137,7 @@ def linearise(curves: LogCurves, star: Star, local: Floats) -> tuple[LocalLikeli
     strength = np.sqrt(curves.excess)[:, None] * curves.patterns
     shared_slopes = (strength[:, None, :, None] * np.moveaxis(whitened, 2, 0)).reshape(-1, *precision.shape[:2])
     shared_data = (strength @ data).ravel()
-    likelihood = LocalLikelihood(
-        curves.instrument, curves.dispersed, curves.wavelength_um, precision, score, shared_slopes, shared_data
-    )
+    likelihood = LocalLikelihood(curves.dispersed, curves.wavelength_um, precision, score, shared_slopes, shared_data)
     return likelihood, residual
 
 
