@@ -87,7 +87,7 @@ class Dataset:
     def visit_files(self, split: Split, planet_id: str, visit: int) -> dict[str, Path]:
         """The twelve files of a visit, named `FGS1_signal`, `FGS1_dark`, …, `AIRS-CH0_read`.
 
-        They need not exist. QuarantineError if one leads out of the data set, for instance by a symbolic link.
+        They need not exist. QuarantineError if one leads out of the split, for instance by a symbolic link.
         """
         folder = self.root / split / planet_identifier(planet_id, self.root)
         suffix = f"_{visit}" if self.edition == "2025" else ""
@@ -97,9 +97,10 @@ class Dataset:
             for kind in CALIBRATION_FILES:
                 path = folder / f"{instrument.name}_calibration{suffix}" / f"{kind}.parquet"
                 files[f"{instrument.name}_{kind}"] = path
+        split_folder = (self.root / split).resolve()  # the split itself may be a mount or a link that its owner made
         for path in files.values():
-            if not _stays_inside(path, self.root):
-                raise QuarantineError(path, f"a file under {self.root}", "a link out of it", "Copy the file there.")
+            if not _stays_inside(path, split_folder):
+                raise QuarantineError(path, f"a file under {self.root / split}", "a link out of it", "Copy the file there.")
         return files
 
     def metadata_files(self) -> dict[str, Path]:
