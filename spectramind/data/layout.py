@@ -100,7 +100,9 @@ class Dataset:
         split_folder = (self.root / split).resolve()  # the split itself may be a mount or a link that its owner made
         for path in files.values():
             if not _stays_inside(path, split_folder):
-                raise QuarantineError(path, f"a file under {self.root / split}", "a link out of it", "Copy the file there.")
+                raise QuarantineError(
+                    path, f"a file under {self.root / split}", "a link out of it", "Copy the file there."
+                )
         return files
 
     def metadata_files(self) -> dict[str, Path]:
