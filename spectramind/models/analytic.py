@@ -44,15 +44,13 @@ TYPICAL_WINDOW_H = 8.0
 
 @dataclass(frozen=True)
 class AnalyticModel:
-    """Everything that prediction needs; `wavelengths_um` (283,), `response` (283,) measured over true depth, `width`
-    the
-    kernel width of the spectral prior."""
+    """Everything that prediction needs; `response` (283,) measured over true depth, `width` of the spectral
+    prior's kernel."""
 
     nuisances: NuisancePrior
     response: Floats
     spectra: SpectralPrior
     width: float
-    wavelengths_um: Floats
     layout: Layout
     amplitude_steps: int
 
@@ -111,7 +109,7 @@ class AnalyticModel:
         from safetensors.numpy import save_file
 
         arrays = self.nuisances.to_arrays() | self.spectra.to_arrays()
-        arrays |= {"response": self.response, "wavelengths_um": self.wavelengths_um}
+        arrays["response"] = self.response
         save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, directory / "model.safetensors")
         header = {
             "format": FORMAT,
@@ -136,7 +134,6 @@ class AnalyticModel:
             arrays["response"],
             SpectralPrior.from_arrays(arrays),
             header["width"],
-            arrays["wavelengths_um"],
             Layout(**header["layout"]),
             header["amplitude_steps"],
         )
@@ -230,7 +227,6 @@ def _learn(
         learn_response(measured, known.truth, wavelengths_um),
         spectra,
         width,
-        wavelengths_um,
         replace(planets.fits[0].layout, n_visits=1),
         options.amplitude_steps,
     )

@@ -203,7 +203,7 @@ def _build(
             if target.exists():  # unfinished, damaged or of another identity
                 target.rename(_hidden_sibling(target))
             partial.rename(target)
-            _sync(target.parent)
+            sync_path(target.parent)
     finally:
         _remove_leftovers(target)
     if digests is not None:
@@ -240,7 +240,8 @@ def _digest_files(files: list[Path], digests: FileDigests | None, full: bool) ->
     return digests.digest_all(files, fresh=full)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Wait until a file or a directory's entries are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -252,8 +253,8 @@ def _sync_tree(folder: Path) -> None:
     """Files before the directories that name them; many at a time, which the file system commits together."""
     directories = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(_sync, _files_below(folder).values()))
-        list(pool.map(_sync, directories))
+        list(pool.map(sync_path, _files_below(folder).values()))
+        list(pool.map(sync_path, directories))
 
 
 def _hidden_sibling(target: Path) -> Path:

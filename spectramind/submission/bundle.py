@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spectramind.errors import InputError, StoreError
+from spectramind.provenance.units import sync_path
 from spectramind.submission.checks import require_valid
 from spectramind.submission.table import in_order, long_csv, wide_csv
 from spectramind.types import Spectra
@@ -125,11 +126,7 @@ def _write_together(directory: Path, contents: Mapping[str, bytes]) -> None:
         (directory / MANIFEST_NAME).unlink(missing_ok=True)
         for name in contents:
             os.replace(Path(scratch) / name, directory / name)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(directory)
 
 
 def _json_ready(value: Any) -> Any:
