@@ -26,7 +26,8 @@ from spectramind.calibration.nonlinearity import linearise
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.pointing import centroids, position_response
 from spectramind.calibration.samples import Samples
-from spectramind.calibration.statistics import point_to_point, robust_std, step_statistics
+from spectramind.calibration.statistics import robust_std, step_statistics
+from spectramind.calibration.summary import summarise
 from spectramind.errors import QuarantineError
 from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.types import (
@@ -330,7 +331,9 @@ def _light_curve(
         {} if dispersed else _pointing_channels(series, usable, bins),
     )
     steps = (*steps, step_statistics("time_binning", flux[usable] - subtracted, binned[filled]))
-    return curve, steps, _summary(curve, detector, usable, series)
+    saturated_share = 0.0 if detector.saturated is None else float(detector.saturated.mean())
+    shares = (float(detector.bad.mean()), saturated_share, float(1.0 - usable.mean()), series.replaced_fraction)
+    return curve, steps, summarise(curve, *shares)
 
 
 def _foreground_per_pixel(flux: Floats, edge: Floats, wavelength_um: Floats, options: CalibrationOptions) -> Floats:
@@ -367,31 +370,3 @@ def _pointing_channels(series: Series, usable: NDArray[np.bool_], bins: time_bin
         channels[f"centroid_{axis}"] = centre
         channels[f"jitter_{axis}"] = np.sqrt(np.maximum(square - (centre - np.median(position)) ** 2, 0.0))
     return channels
-
-
-def _summary(curve: LightCurve, detector: Detector, usable: NDArray[np.bool_], series: Series) -> dict[str, float]:
-    """One row of numbers for the data-quality report; ppm of the white light curve's median."""
-    good = (curve.quality & Quality.UNUSABLE) == 0
-    columns, rows = good.any(axis=0), good.any(axis=1)
-    white = curve.flux[np.ix_(rows, columns)].sum(axis=1)
-    level = float(np.median(white))
-    expected = float(np.sqrt(np.median(curve.variance[np.ix_(rows, columns)].sum(axis=1))))
-    pairs = curve.n_pairs[rows]
-    photon = float(np.sqrt(level / np.median(pairs)))
-    measured = point_to_point(white)
-    tenth = max(len(white) // 10, 1)
-    motion = [float(np.ptp(curve.channels[name])) for name in ("centroid_x", "centroid_y") if name in curve.channels]
-    return {
-        "electrons_per_pair": level,
-        "n_pairs": float(curve.n_pairs.sum()),
-        "scatter_ppm": 1e6 * measured / level,
-        "noise_over_photon": measured / photon,
-        "noise_over_propagated": measured / expected,
-        "drift": float(np.median(white[-tenth:]) / np.median(white[:tenth]) - 1.0),
-        "bad_pixel_share": float(detector.bad.mean()),
-        "saturated_share": 0.0 if detector.saturated is None else float(detector.saturated.mean()),
-        "unusable_pairs_share": float(1.0 - usable.mean()),
-        "outlier_share": series.replaced_fraction,
-        "foreground_electrons": float(curve.foreground[columns].sum()),
-        "centroid_motion_px": max(motion, default=0.0),
-    }
