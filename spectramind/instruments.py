@@ -35,6 +35,11 @@ class Instrument:
         return self.last - self.first + 1 if self.dispersed else 1
 
     @property
+    def bin_pixels(self) -> list[int]:
+        """Indices into the flattened frame of the pixels in the columns that carry bins, row by row."""
+        return [row * self.columns + column for row in range(self.rows) for column in range(self.first, self.last + 1)]
+
+    @property
     def spectral_slice(self) -> slice:
         """Of the 283-bin spectrum, the bins that this instrument measures."""
         return slice(1, N_WAVELENGTHS) if self.dispersed else slice(0, 1)

@@ -80,10 +80,10 @@ class CalibrationFrames:
 
 @dataclass(frozen=True)
 class RawExposure:
-    """One instrument's frames of one visit: `counts` (frames, R, C) uint16 as read, with all that is needed to
-    calibrate.
+    """One instrument's frames of one visit, of the columns that carry bins, with all that is needed to calibrate.
 
-    `wavelength_um` (B,) is ascending.
+    `counts` (frames, R, C) uint16 as read; fastest where the frames of a pixel lie side by side in memory.
+    `wavelength_um` (B,) is ascending, the columns of a spectrometer descend in wavelength.
     """
 
     planet_id: str
@@ -119,7 +119,8 @@ class LightCurve:
 
 @dataclass(frozen=True)
 class StepStatistics:
-    """What one step of the kill-chain did: statistics of the frames that went in and came out (electrons)."""
+    """What one step of the kill-chain did: statistics of the samples that went in and came out (electrons), the share
+    of them that it changed, and the scatter of the white light curve before and after it (ppm)."""
 
     step: str
     mean_in: float
@@ -127,6 +128,8 @@ class StepStatistics:
     std_in: float
     std_out: float
     changed_fraction: float
+    scatter_ppm_in: float
+    scatter_ppm_out: float
 
 
 @dataclass(frozen=True)

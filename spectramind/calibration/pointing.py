@@ -7,7 +7,6 @@ position, found from the fast part of both series, in which there is neither tra
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,27 @@ _FEWEST_PAIRS = 50
 _CLIP_SIGMA = 5.0
 
 
-def centroids(frames: NDArray[Any], aperture: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Centre of light (x, y), each (n,), in pixels within the `aperture` (R, C) of frames (n, R, C).
+def image_moments(
+    core: NDArray[np.bool_], frames: Floats, variance: Floats, dispersed: bool, components: int = 0
+) -> Floats:
+    """Weights (M + 1, R, C) whose sums over a frame, each divided by the first, tell place and shape of the image.
 
-    x counts columns and y rows from the frame's first pixel.
+    The first sums up the `core` (R, C) of the image; then follow the centre of light within it (x and y for an imager,
+    y along the rows for a spectrometer, in pixels from the frame's first) and the leading `components` by which the
+    shape of `frames` (n, R, C) varies, pixels weighted by their `variance` (R, C).
     """
-    rows, columns = np.nonzero(aperture)
-    light = frames[:, rows, columns].astype(np.float64)
-    total = light.sum(axis=1)
-    return light @ columns / total, light @ rows / total
+    rows, columns = np.indices(core.shape)
+    places = [rows] if dispersed else [columns, rows]
+    moments = [core.astype(np.float64), *(place * core for place in places)]
+    light = frames[:, core]
+    share = light / light.sum(axis=1, keepdims=True)
+    noise = np.sqrt(np.maximum(variance[core], np.finfo(float).tiny))
+    deviations = (share - share.mean(axis=0)) / noise
+    for component in np.linalg.svd(deviations, full_matrices=False)[2][:components] if components else ():
+        weights = np.zeros(core.shape)
+        weights[core] = component / noise / np.abs(component / noise).max()
+        moments.append(weights)
+    return np.stack(moments)
 
 
 def position_response(flux: Floats, positions: Floats) -> Floats:

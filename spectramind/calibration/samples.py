@@ -1,4 +1,4 @@
-"""What the frame steps of the kill-chain pass on."""
+"""What the steps of the kill-chain pass on."""
 
 from __future__ import annotations
 
@@ -23,3 +23,19 @@ class Samples(NamedTuple):
     noise: Floats
     shot: Floats
     bad: NDArray[np.bool_]
+
+
+class Series(NamedTuple):
+    """Extracted series of CDS pairs (pairs, B), before the foreground is subtracted.
+
+    `flux` and `edge` electrons per pair; `moments` (pairs, M) of the star's image, each per electron of its core;
+    `replaced` (pairs, B) whether a pixel's outlier was replaced; `removed` (pairs,) electrons of all the flux that the
+    replacements took away; `replaced_share` of all samples.
+    """
+
+    flux: Floats
+    edge: Floats
+    moments: Floats
+    replaced: NDArray[np.bool_]
+    removed: Floats
+    replaced_share: float

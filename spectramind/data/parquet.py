@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,31 @@ def _footer_shape(path: Path) -> tuple[int, int]:
     return footer.num_rows, footer.num_columns
 
 
-def read_array(path: Path, rows: int, columns: int) -> NDArray[Any]:
-    """The whole file as one (rows, columns) array in row-major order, columns in file order, in the file's own type.
+def read_array(path: Path, rows: int, columns: int, wanted: Sequence[int] | None = None) -> NDArray[Any]:
+    """The file as one (rows, columns) array in the file's own type, each column contiguous; or only the `wanted`
+    columns by their place in the file.
 
     QuarantineError if the file is missing, damaged, of another shape, holds missing values or is not numeric.
     """
     found = _footer_shape(path)
     if found != (rows, columns):
         raise QuarantineError(path, f"{rows} rows x {columns} columns", f"{found[0]} x {found[1]}", _CURE)
+    wanted = None if wanted is None or len(wanted) == columns else list(wanted)
     try:
-        frame = pl.read_parquet(path, use_statistics=False, glob=False)
+        frame = pl.read_parquet(path, columns=wanted, use_statistics=False, glob=False)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    if frame.shape != (rows, columns):
-        raise QuarantineError(path, f"{rows} rows x {columns} columns", f"{frame.height} x {frame.width}", _CURE)
+    expected = (rows, columns if wanted is None else len(wanted))
+    if frame.shape != expected:
+        raise QuarantineError(
+            path, f"{expected[0]} rows x {expected[1]} columns", f"{frame.height} x {frame.width}", _CURE
+        )
     kinds = set(frame.dtypes)
     if not all(kind.is_numeric() or kind == pl.Boolean for kind in kinds):
         raise QuarantineError(path, "numbers", ", ".join(sorted(str(kind) for kind in kinds))[:80], _CURE)
     if any(column.null_count() for column in frame.iter_columns()):
         raise QuarantineError(path, "a value in every cell", "missing values", _CURE)
-    return frame.to_numpy(order="c")
+    return frame.to_numpy(order="fortran")
 
 
 def read_columns(path: Path, longest: int) -> dict[str, NDArray[np.float64]]:

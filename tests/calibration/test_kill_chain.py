@@ -21,6 +21,7 @@ STEPS = (
     "flat_field",
     "bad_pixels",
     "cosmic_rays",
+    "outliers",
     "jitter",
     "foreground",
     "time_binning",
@@ -43,7 +44,7 @@ def quiet():
 @pytest.mark.parametrize("weighting", ["optimal", "sum"])
 def test_propagated_variance_is_that_of_many_realisations(quiet, instrument, weighting):
     """Each pair of a constant star is one realisation."""
-    curve, _, _ = calibrate_exposure(quiet[instrument], replace(EVERY_PAIR, weighting=weighting, correct_jitter=False))
+    curve, _, _ = calibrate_exposure(quiet[instrument], replace(EVERY_PAIR, weighting=weighting, jitter="keep"))
     observed = curve.flux.var(axis=0, ddof=1)
     ratio = observed / curve.variance.mean(axis=0)
     assert ratio.mean() == pytest.approx(1.0, abs=0.05)
@@ -89,7 +90,7 @@ def test_cosmic_rays_are_rejected_and_bias_nothing(quiet, instrument):
     rng = np.random.default_rng(4)
     raw = quiet[instrument]
     hits = rng.integers(0, raw.counts.shape[0] // 2, 60) * 2 + 1, rng.integers(0, 32, 60), rng.integers(0, 32, 60)
-    hits = (*hits[:2], hits[2] + 100) if instrument is AIRS else hits
+    hits = (*hits[:2], hits[2] + 61) if instrument is AIRS else hits
 
     def strike(counts):
         counts[hits] = np.minimum(counts[hits] + 15_000, 65_000)
@@ -105,9 +106,9 @@ def test_cosmic_rays_are_rejected_and_bias_nothing(quiet, instrument):
 def test_a_dead_wavelength_is_interpolated_with_a_wider_sigma(quiet):
     raw = quiet[AIRS]
     dead = raw.frames.dead.copy()
-    dead[:, 200] = True
+    dead[:, 161] = True
     curve, _, _ = calibrate_exposure(replace(raw, frames=replace(raw.frames, dead=dead)), EVERY_PAIR)
-    column = 320 - 200
+    column = 281 - 161
     near = [column - 2, column + 2]
     assert (curve.quality[:, column] & Quality.REPAIRED_PIXEL).all()
     assert np.sqrt(curve.variance[0, column] / curve.variance[0, near].mean()) > 1.9
@@ -138,7 +139,7 @@ def test_a_pixel_that_is_always_saturated_is_repaired(quiet):
 
 def test_reads_in_the_other_order_give_the_same_curve(quiet):
     raw = quiet[AIRS]
-    pairs = raw.counts.reshape(-1, 2, 32, 356)[:, ::-1].reshape(raw.counts.shape)
+    pairs = raw.counts.reshape(-1, 2, 32, 282)[:, ::-1].reshape(raw.counts.shape)
     integration = raw.axis.integration_s.reshape(-1, 2)[:, ::-1].ravel()
     swapped = replace(raw, counts=pairs, axis=replace(raw.axis, integration_s=integration))
     one, _, _ = calibrate_exposure(raw, EVERY_PAIR)

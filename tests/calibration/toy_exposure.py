@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -101,7 +101,9 @@ def expose(
             value = (electrons - adc.offset) * adc.gain
             counts[2 * pair + read] = np.clip(np.rint(value), 0, 65535)
     wavelength = np.linspace(1.952, 3.895, 282) if instrument.dispersed else np.array([0.7])
-    return RawExposure("1", 0, instrument, counts, axis, adc, frames, wavelength)
+    columns = slice(instrument.first, instrument.last + 1)
+    frames = CalibrationFrames(*(getattr(frames, field.name)[..., columns] for field in fields(frames)))
+    return RawExposure("1", 0, instrument, counts[:, :, columns], axis, adc, frames, wavelength)
 
 
 def box_transit(pairs: int, depth: float) -> np.ndarray:

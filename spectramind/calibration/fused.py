@@ -1,0 +1,228 @@
+"""Frame steps, cosmic-ray rejection and extraction of a whole exposure in one compiled pass, without frames between.
+
+The same arithmetic as `plain`, in float64, pixel by pixel over stretches of time that stay in the processor's cache. A
+bad pixel is never looked at: its neighbours carry its share into its bin. The kernels are compiled on first use, which
+takes seconds, and kept beside this file or in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from spectramind.calibration.aperture import Aperture
+from spectramind.calibration.bad_pixels import Repair, fold_weights
+from spectramind.calibration.detector import FULL_SCALE, Detector
+from spectramind.calibration.options import CalibrationOptions
+from spectramind.calibration.samples import Series
+from spectramind.types import Floats
+
+_STRETCH = 1024
+"""Pairs of one pixel at a time: some 40 KiB of float64."""
+_MATH = {"contract", "nnan", "ninf", "nsz"}
+"""No NaN and no infinity gets here, which lets minima and maxima use the processor's vector units."""
+_LINEARITY_TERMS = 6
+_SATURATED = np.uint16(FULL_SCALE)
+
+
+class Lent(NamedTuple):
+    """Shares of repaired pixels: pixel p of the flattened frame adds its samples times `weight[k]` to bin `bin[k]`, for
+    k from `first[p]` to `first[p + 1]`."""
+
+    first: NDArray[np.intp]
+    bin: NDArray[np.intp]
+    weight: Floats
+
+
+_compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+
+
+def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions) -> Series:
+    """Series of all pairs; see `plain.extract`, whose result this is to rounding. ValueError for another detector's
+    linearity polynomial than one of six terms."""
+    frames = detector.frames
+    if len(frames.linear_corr) != _LINEARITY_TERMS:
+        raise ValueError(f"a linearity polynomial of {_LINEARITY_TERMS} terms, not {len(frames.linear_corr)}")
+    counts = np.moveaxis(detector.counts, 0, -1)
+    if counts.strides[-1] != counts.itemsize:
+        counts = np.ascontiguousarray(counts)
+    rows, columns, reads = counts.shape
+    pairs, bins = reads // 2, columns if detector.instrument.dispersed else 1
+    moment_weights = np.stack([fold_weights(moment, detector.repair) for moment in aperture.moments])
+    first_s, second_s = detector.integration_s
+    early = options.order == "dark_linearity"
+    sign = -1.0 if first_s > second_s else 1.0
+    flux, edge = np.zeros((bins, pairs)), np.zeros((bins, pairs))
+    moments = np.zeros((len(moment_weights), pairs))
+    replaced, removed = np.zeros((bins, pairs), np.bool_), np.zeros(pairs)
+    changed = _extract(
+        counts,
+        np.stack([frames.dark * first_s, frames.dark * second_s]) * early,
+        np.ascontiguousarray(np.moveaxis(frames.linear_corr, 0, -1)),
+        frames.dark * (second_s - first_s) * (not early),
+        sign / np.where(detector.bad, 1.0, frames.flat),
+        detector.bad,
+        1.0 / detector.adc.gain,
+        detector.adc.offset,
+        aperture.threshold,
+        np.where(detector.bad, 0.0, aperture.flux),
+        _lent(detector.repair, aperture.flux, bins),
+        fold_weights(aperture.flux, detector.repair),
+        aperture.edge,
+        moment_weights,
+        flux,
+        edge,
+        moments,
+        replaced,
+        removed,
+    )
+    return Series(flux.T, edge.T, (moments[1:] / moments[0]).T, replaced.T, removed, changed / (rows * columns * pairs))
+
+
+def _lent(repair: Repair, flux_weights: Floats, bins: int) -> Lent:
+    """What each pixel lends to the bad ones, sorted by lender."""
+    used = repair.weights != 0
+    lender = repair.sources[used]
+    to = np.broadcast_to((repair.bad % bins)[:, None], used.shape)[used]
+    weight = (repair.weights * flux_weights.ravel()[repair.bad][:, None])[used]
+    order = np.argsort(lender, kind="stable")
+    first = np.searchsorted(lender[order], np.arange(flux_weights.size + 1))
+    return Lent(first, to[order], weight[order])
+
+
+@_compiled
+def _extract(
+    counts: NDArray[np.uint16],
+    early_dark: Floats,
+    linear: Floats,
+    late_dark: Floats,
+    response: Floats,
+    bad: NDArray[np.bool_],
+    electrons_per_count: float,
+    offset: float,
+    threshold: Floats,
+    flux_weights: Floats,
+    lent: Lent,
+    all_flux_weights: Floats,
+    edge_weights: Floats,
+    moment_weights: Floats,
+    flux: Floats,
+    edge: Floats,
+    moments: Floats,
+    replaced: NDArray[np.bool_],
+    removed: Floats,
+) -> int:
+    """Add every pixel of `counts` (R, C, reads) to the series (bins, pairs); returns how many samples were replaced."""
+    rows, columns, reads = counts.shape
+    pairs, changed = reads // 2, 0
+    padded, clean = np.empty(_STRETCH + 4), np.empty(_STRETCH)
+    outlier = np.empty(_STRETCH, np.bool_)
+    for start in range(0, pairs, _STRETCH):
+        stop = min(start + _STRETCH, pairs)
+        first, last = max(start - 2, 0), min(stop + 2, pairs)
+        n = stop - start
+        for column in range(columns):
+            bin_ = column if len(flux) > 1 else 0
+            for row in range(rows):
+                if bad[row, column]:
+                    continue
+                reads_here = counts[row, column, 2 * first : 2 * last]
+                _difference(
+                    reads_here,
+                    early_dark[:, row, column],
+                    linear[row, column],
+                    late_dark[row, column],
+                    response[row, column],
+                    electrons_per_count,
+                    offset,
+                    padded[first - start + 2 :],
+                )
+                if first == start:
+                    padded[0], padded[1] = padded[4], padded[3]
+                if last == stop:
+                    padded[n + 2], padded[n + 3] = padded[n], padded[n - 1]
+                found = _reject(padded, threshold[row, column], clean[:n], outlier)
+                found += _reject_saturated(counts[row, column, 2 * start : 2 * stop], padded, clean, outlier[:n])
+                if found:
+                    changed += found
+                    weight = all_flux_weights[row, column]
+                    for i in range(n):
+                        if outlier[i]:
+                            replaced[bin_, start + i] |= flux_weights[row, column] > 0.0
+                            removed[start + i] += weight * (padded[i + 2] - clean[i])
+                _accumulate(flux_weights[row, column], clean, flux[bin_, start:stop])
+                pixel = row * columns + column
+                for k in range(lent.first[pixel], lent.first[pixel + 1]):
+                    _accumulate(lent.weight[k], clean, flux[lent.bin[k], start:stop])
+                if edge_weights[row, column] != 0.0:
+                    _accumulate(edge_weights[row, column], clean, edge[bin_, start:stop])
+                for moment in range(len(moments)):
+                    if moment_weights[moment, row, column] != 0.0:
+                        _accumulate(moment_weights[moment, row, column], clean, moments[moment, start:stop])
+    return changed
+
+
+@_compiled
+def _difference(
+    counts: NDArray[np.uint16],
+    early_dark: Floats,
+    c: Floats,
+    late_dark: float,
+    response: float,
+    electrons_per_count: float,
+    offset: float,
+    result: Floats,
+) -> None:
+    """Counts of one pixel (2 n,) to its CDS pairs (n,): electrons, linearity, dark current, difference, flat field.
+
+    The polynomial's constant drops out of the difference.
+    """
+    c1, c2, c3, c4, c5 = c[1], c[2], c[3], c[4], c[5]
+    first_offset, second_offset = offset - early_dark[0], offset - early_dark[1]
+    for i in range(len(counts) // 2):
+        x = np.float64(np.int32(counts[2 * i])) * electrons_per_count + first_offset
+        y = np.float64(np.int32(counts[2 * i + 1])) * electrons_per_count + second_offset
+        first = ((((x * c5 + c4) * x + c3) * x + c2) * x + c1) * x
+        second = ((((y * c5 + c4) * y + c3) * y + c2) * y + c1) * y
+        result[i] = (second - first - late_dark) * response
+
+
+@_compiled
+def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np.bool_]) -> int:
+    """`clean` (n,): the series padded[2:-2] with outliers replaced by the median of five; returns their number."""
+    found = 0
+    for i in range(len(clean)):
+        a, b, c, d, e = padded[i], padded[i + 1], padded[i + 2], padded[i + 3], padded[i + 4]
+        low, high = max(min(a, b), min(c, d)), min(max(a, b), max(c, d))
+        median = max(min(low, high), min(max(low, high), e))
+        is_outlier = abs(c - median) > threshold
+        clean[i] = median if is_outlier else c
+        outlier[i] = is_outlier
+        found += is_outlier
+    return found
+
+
+@_compiled
+def _reject_saturated(counts: NDArray[np.uint16], padded: Floats, clean: Floats, outlier: NDArray[np.bool_]) -> int:
+    """Replace the samples of which a read of `counts` (2 n,) is saturated; returns the number of new outliers."""
+    highest = np.uint16(0)
+    for count in counts:
+        highest = max(highest, count)
+    if highest < _SATURATED:
+        return 0
+    found = 0
+    for i in range(len(outlier)):
+        if max(counts[2 * i], counts[2 * i + 1]) == _SATURATED and not outlier[i]:
+            outlier[i] = True
+            clean[i] = np.median(padded[i : i + 5])
+            found += 1
+    return found
+
+
+@_compiled
+def _accumulate(weight: float, values: Floats, total: Floats) -> None:
+    for i in range(len(total)):
+        total[i] += weight * values[i]
