@@ -6,9 +6,10 @@ Units: time in hours, integration in seconds, wavelength in micrometres, signal 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,18 +79,58 @@ class CalibrationFrames:
     read: Floats
 
 
+class Counts:
+    """Counts (frames, R, C) of an exposure, kept as the files hold them: one series per pixel, none of them copied.
+
+    `pixels` are the series (frames,) row by row, of `columns` pixels a row.
+    """
+
+    def __init__(self, pixels: Sequence[NDArray[np.uint16]], columns: int) -> None:
+        self._pixels = pixels
+        self.shape = len(pixels[0]), len(pixels) // columns, columns
+
+    @classmethod
+    def from_frames(cls, frames: NDArray[np.uint16]) -> Counts:
+        """Of an array (frames, R, C)."""
+        series = np.ascontiguousarray(frames.reshape(len(frames), -1).T)
+        series.flags.writeable = False
+        return cls(list(series), frames.shape[2])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def frames(self, frames: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.uint16]:
+        """The array (n, R, C) of these frames."""
+        chosen = np.stack([pixel[frames] for pixel in self._pixels], axis=1)
+        return chosen.reshape(-1, *self.shape[1:])
+
+    def column(self, column: int) -> tuple[NDArray[np.uint16], ...]:
+        """The series (frames,) of each row of a column."""
+        return tuple(self._pixels[column :: self.shape[2]])
+
+    @cached_property
+    def highest(self) -> NDArray[np.uint16]:
+        """The largest count of each pixel (R, C)."""
+        return np.array([pixel.max() for pixel in self._pixels]).reshape(self.shape[1:])
+
+    def after(self, frames: int, *, mirrored: bool) -> Counts:
+        """Without the first `frames`, and with the columns in reverse order if `mirrored`."""
+        _, rows, columns = self.shape
+        order = np.arange(rows * columns).reshape(rows, columns)[:, :: -1 if mirrored else 1].ravel()
+        return Counts([self._pixels[pixel][frames:] for pixel in order.tolist()], columns)
+
+
 @dataclass(frozen=True)
 class RawExposure:
     """One instrument's frames of one visit, of the columns that carry bins, with all that is needed to calibrate.
 
-    `counts` (frames, R, C) uint16 as read; fastest where the frames of a pixel lie side by side in memory.
-    `wavelength_um` (B,) is ascending, the columns of a spectrometer descend in wavelength.
+    `counts` (frames, R, C) as read; `wavelength_um` (B,) is ascending, while the columns of a spectrometer descend.
     """
 
     planet_id: str
     visit: int
     instrument: Instrument
-    counts: NDArray[np.uint16]
+    counts: Counts
     axis: TimeAxis
     adc: Adc
     frames: CalibrationFrames

@@ -17,7 +17,7 @@ from spectramind.calibration.statistics import robust_std, scatter_ppm, step_sta
 from spectramind.errors import QuarantineError
 from spectramind.types import Floats, StepStatistics
 
-_RUNS, _RUN_LENGTH = 32, 5
+_RUNS, _RUN_LENGTH = 16, 5
 """The sample: runs of consecutive pairs, evenly spaced over the visit."""
 _FAINTEST = 10.0
 """Standard deviations by which the image stands out of noise, or there is no star in it."""
@@ -85,7 +85,7 @@ def _frame_steps(
 ) -> tuple[Samples, tuple[StepStatistics, ...]]:
     """The sampled pairs before repair, and the statistics of each frame step."""
     reads = (2 * sample[:, None] + np.arange(2)).ravel()
-    counts = detector.counts[reads]
+    counts = detector.counts.frames(reads)
     samples = electrons(counts, detector)
     statistics = [_statistics("analog_to_digital", counts, samples.signal, follows, detector.bad)]
     for name, step in frame_steps(detector, options):

@@ -12,17 +12,8 @@ from spectramind.types import Floats
 
 HALF_WINDOW = 2
 """The running median spans five samples: it follows an ingress, and two hits in a row do not move it."""
-
-
-def running_median(series: NDArray[Any]) -> NDArray[Any]:
-    """Median of five consecutive samples along the first axis, mirrored at both ends."""
-    padding = [(HALF_WINDOW, HALF_WINDOW)] + [(0, 0)] * (series.ndim - 1)
-    padded = np.pad(series, padding, mode="reflect" if len(series) > HALF_WINDOW else "edge")
-    a, b, c, d, e = (padded[shift : shift + len(series)] for shift in range(2 * HALF_WINDOW + 1))
-    low, high = np.minimum(a, b), np.maximum(a, b)
-    low_other, high_other = np.minimum(c, d), np.maximum(c, d)
-    low, high = np.maximum(low, low_other), np.minimum(high, high_other)
-    return np.asarray(np.maximum(np.minimum(low, high), np.minimum(np.maximum(low, high), e)))
+_SCATTER_SAMPLE = 1000
+"""Differences, evenly spaced in time, from which a scatter is found."""
 
 
 def scatter(series: NDArray[Any]) -> Floats:
@@ -30,19 +21,34 @@ def scatter(series: NDArray[Any]) -> Floats:
 
     Slow changes such as a transit hardly enter; fast ones such as pointing jitter do, as they should.
     """
-    return np.asarray(robust_std(np.diff(series, axis=0), axis=0) / np.sqrt(2.0))
+    step = max(1, len(series) // _SCATTER_SAMPLE)
+    return np.asarray(robust_std(series[1::step] - series[:-1:step], axis=0) / np.sqrt(2.0))
 
 
 def reject(
     series: NDArray[Any], threshold: NDArray[Any], invalid: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Replace outliers and `invalid` samples by the running median; returns the cleaned series and what was replaced.
+    """Replace outliers and `invalid` samples by the running median of five samples along the first axis, mirrored at
+    both ends; returns the cleaned series and what was replaced.
 
     An outlier differs from the running median by over `threshold`, which is broadcast against one sample. Values on
     both sides are rejected alike, so that noise alone is not biased.
     """
-    expected = running_median(series)
-    outlier = np.abs(series - expected) > threshold
+    # If both neighbours are within the threshold of a sample, so is the median of five that holds all three.
+    jumps = np.abs(np.diff(series, axis=0)) > threshold
+    suspect = np.zeros_like(series, bool) if invalid is None else invalid.copy(order="K")
+    suspect[1:] |= jumps
+    suspect[:-1] |= jumps
+    times, *elsewhere = np.nonzero(suspect)
+    around = times + np.arange(-HALF_WINDOW, HALF_WINDOW + 1)[:, None]
+    last = len(series) - 1
+    around = np.clip(np.where(around > last, 2 * last - around, np.abs(around)), 0, last)
+    expected = np.median(series[(around, *elsewhere)], axis=0)
+    limit = np.broadcast_to(threshold, series.shape[1:])[tuple(elsewhere)]
+    replace = np.abs(series[suspect] - expected) > limit
     if invalid is not None:
-        outlier |= invalid
-    return np.where(outlier, expected, series), outlier
+        replace |= invalid[suspect]
+    clean = series.copy(order="K")
+    clean[tuple(index[replace] for index in (times, *elsewhere))] = expected[replace]
+    suspect[suspect] = replace
+    return clean, suspect

@@ -11,7 +11,7 @@ from spectramind.calibration.bad_pixels import Repair, hot_pixels, plan_repair
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.errors import QuarantineError
 from spectramind.instruments import Instrument
-from spectramind.types import Adc, CalibrationFrames, Floats, RawExposure
+from spectramind.types import Adc, CalibrationFrames, Counts, Floats, RawExposure
 
 FULL_SCALE = np.iinfo(np.uint16).max
 _SATURATED_FRAME = 0.05
@@ -25,13 +25,13 @@ _FEWEST_PAIRS = 5
 class Detector(NamedTuple):
     """One exposure in ascending wavelength; a correction that is switched off has neutral reference frames.
 
-    `counts` (reads, R, C); `integration_s` (2,) seconds of the first and second read of a pair; `time_h` (pairs,) middle
-    of each pair; `bad` (R, C) pixels to repair; `saturated` (pairs, R, C) whether a read reached full scale, or None
-    where none did; `usable` (pairs,) pairs that count.
+    `counts` (reads, R, C); `integration_s` (2,) seconds of the first and second read of a pair; `time_h` (pairs,)
+    middle of each pair; `bad` (R, C) pixels to repair; `saturated` (pairs, R, C) whether a read reached full scale, or
+    None where none did; `usable` (pairs,) pairs that count.
     """
 
     instrument: Instrument
-    counts: NDArray[np.uint16]
+    counts: Counts
     adc: Adc
     integration_s: Floats
     time_h: Floats
@@ -52,19 +52,19 @@ def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
     instrument = raw.instrument
     columns = slice(None, None, -1) if instrument.dispersed else slice(None)
     cut = 2 * options.reset_pairs
-    counts = raw.counts[cut:, :, columns]
-    if len(counts) < 2 * _FEWEST_PAIRS:
+    if len(raw.counts) - cut < 2 * _FEWEST_PAIRS:
         raise QuarantineError(
             f"{instrument.name} of planet {raw.planet_id}, visit {raw.visit}",
             f"at least {_FEWEST_PAIRS} CDS pairs",
             f"{len(raw.counts) // 2} less the {options.reset_pairs} of calibration.reset_pairs",
             "Lower calibration.reset_pairs.",
         )
+    counts = raw.counts.after(cut, mirrored=instrument.dispersed)
     frames = _reference_frames(raw.frames, columns, options)
     bad = frames.dead.copy()
     if options.hot_pixels == "repair":
         bad |= hot_pixels(raw.frames.dark[:, columns], frames.dead, options.hot_sigma)
-    saturated, usable = _saturation(counts)
+    saturated, usable = _saturation(counts, bool(raw.counts.highest.max() == FULL_SCALE))
     if saturated is not None and usable.any():
         bad |= saturated[usable].mean(axis=0) > _SATURATED_PIXEL
     time_h = (raw.axis.time_h + raw.axis.integration_s / 7200.0)[cut:].reshape(-1, 2).mean(axis=1)
@@ -97,10 +97,10 @@ def _reference_frames(frames: CalibrationFrames, columns: slice, options: Calibr
     )
 
 
-def _saturation(counts: NDArray[np.uint16]) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+def _saturation(counts: Counts, any_saturated: bool) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
     """Which samples of each pair (pairs, R, C) are saturated, if any, and which pairs (pairs,) can be used."""
-    if counts.max() < FULL_SCALE:
+    if not any_saturated:
         return None, np.ones(len(counts) // 2, bool)
-    full = counts == FULL_SCALE
-    saturated = full[0::2] | full[1::2]
+    first, second = (counts.frames(slice(read, None, 2)) == FULL_SCALE for read in (0, 1))
+    saturated = first | second
     return saturated, np.asarray(saturated.mean(axis=(1, 2)) <= _SATURATED_FRAME)

@@ -28,9 +28,26 @@ _LINEARITY_TERMS = 6
 _SATURATED = np.uint16(FULL_SCALE)
 
 
-class Lent(NamedTuple):
-    """Shares of repaired pixels: pixel p of the flattened frame adds its samples times `weight[k]` to bin `bin[k]`, for
-    k from `first[p]` to `first[p + 1]`."""
+class Pixels(NamedTuple):
+    """What each pixel (R, C, …) needs: the dark current of both reads where it is subtracted before linearity, and of
+    their difference where it is subtracted after it; the polynomial; one over the flat field; and its weights, of which
+    `lent` is the sum of what it lends to bad pixels."""
+
+    early_dark: Floats
+    linear: Floats
+    late_dark: Floats
+    response: Floats
+    bad: NDArray[np.bool_]
+    threshold: Floats
+    flux: Floats
+    lent: Floats
+    edge: Floats
+    moments: Floats
+
+
+class Loans(NamedTuple):
+    """What repaired pixels borrow: pixel p of the flattened frame adds its samples times `weight[k]` to bin `bin[k]`,
+    for k from `first[p]` to `first[p + 1]`."""
 
     first: NDArray[np.intp]
     bin: NDArray[np.intp]
@@ -46,134 +63,132 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
     frames = detector.frames
     if len(frames.linear_corr) != _LINEARITY_TERMS:
         raise ValueError(f"a linearity polynomial of {_LINEARITY_TERMS} terms, not {len(frames.linear_corr)}")
-    counts = np.moveaxis(detector.counts, 0, -1)
-    if counts.strides[-1] != counts.itemsize:
-        counts = np.ascontiguousarray(counts)
-    rows, columns, reads = counts.shape
+    reads, rows, columns = detector.counts.shape
     pairs, bins = reads // 2, columns if detector.instrument.dispersed else 1
-    moment_weights = np.stack([fold_weights(moment, detector.repair) for moment in aperture.moments])
     first_s, second_s = detector.integration_s
     early = options.order == "dark_linearity"
     sign = -1.0 if first_s > second_s else 1.0
-    flux, edge = np.zeros((bins, pairs)), np.zeros((bins, pairs))
-    moments = np.zeros((len(moment_weights), pairs))
-    replaced, removed = np.zeros((bins, pairs), np.bool_), np.zeros(pairs)
-    changed = _extract(
-        counts,
-        np.stack([frames.dark * first_s, frames.dark * second_s]) * early,
-        np.ascontiguousarray(np.moveaxis(frames.linear_corr, 0, -1)),
-        frames.dark * (second_s - first_s) * (not early),
-        sign / np.where(detector.bad, 1.0, frames.flat),
-        detector.bad,
-        1.0 / detector.adc.gain,
-        detector.adc.offset,
-        aperture.threshold,
-        np.where(detector.bad, 0.0, aperture.flux),
-        _lent(detector.repair, aperture.flux, bins),
-        fold_weights(aperture.flux, detector.repair),
-        aperture.edge,
-        moment_weights,
-        flux,
-        edge,
-        moments,
-        replaced,
-        removed,
+    pixels = Pixels(
+        early_dark=np.stack([frames.dark * first_s, frames.dark * second_s], axis=-1) * early,
+        linear=np.ascontiguousarray(np.moveaxis(frames.linear_corr, 0, -1)),
+        late_dark=frames.dark * (second_s - first_s) * (not early),
+        response=sign / np.where(detector.bad, 1.0, frames.flat),
+        bad=detector.bad,
+        threshold=aperture.threshold,
+        flux=aperture.flux,
+        lent=fold_weights(aperture.flux, detector.repair) - np.where(detector.bad, 0.0, aperture.flux),
+        edge=aperture.edge,
+        moments=np.stack([fold_weights(moment, detector.repair) for moment in aperture.moments], axis=-1),
     )
+    loans = _loans(detector.repair, aperture.flux, bins)
+    flux, edge = np.zeros((bins, pairs)), np.zeros((bins, pairs))
+    moments, removed = np.zeros((len(aperture.moments), pairs)), np.zeros(pairs)
+    replaced = np.zeros((bins, pairs), np.bool_)
+    changed = 0
+    for column in range(columns):
+        changed += _extract_column(
+            detector.counts.column(column),
+            column,
+            1.0 / detector.adc.gain,
+            detector.adc.offset,
+            pixels,
+            loans,
+            flux,
+            edge,
+            moments,
+            replaced,
+            removed,
+        )
     return Series(flux.T, edge.T, (moments[1:] / moments[0]).T, replaced.T, removed, changed / (rows * columns * pairs))
 
 
-def _lent(repair: Repair, flux_weights: Floats, bins: int) -> Lent:
-    """What each pixel lends to the bad ones, sorted by lender."""
+def _loans(repair: Repair, flux_weights: Floats, bins: int) -> Loans:
+    """Sorted by lender."""
     used = repair.weights != 0
     lender = repair.sources[used]
     to = np.broadcast_to((repair.bad % bins)[:, None], used.shape)[used]
     weight = (repair.weights * flux_weights.ravel()[repair.bad][:, None])[used]
     order = np.argsort(lender, kind="stable")
     first = np.searchsorted(lender[order], np.arange(flux_weights.size + 1))
-    return Lent(first, to[order], weight[order])
+    return Loans(first, to[order], weight[order])
 
 
 @_compiled
-def _extract(
-    counts: NDArray[np.uint16],
-    early_dark: Floats,
-    linear: Floats,
-    late_dark: Floats,
-    response: Floats,
-    bad: NDArray[np.bool_],
+def _extract_column(
+    counts: tuple[NDArray[np.uint16], ...],
+    column: int,
     electrons_per_count: float,
     offset: float,
-    threshold: Floats,
-    flux_weights: Floats,
-    lent: Lent,
-    all_flux_weights: Floats,
-    edge_weights: Floats,
-    moment_weights: Floats,
+    pixels: Pixels,
+    loans: Loans,
     flux: Floats,
     edge: Floats,
     moments: Floats,
     replaced: NDArray[np.bool_],
     removed: Floats,
 ) -> int:
-    """Add every pixel of `counts` (R, C, reads) to the series (bins, pairs); returns how many samples were replaced."""
-    rows, columns, reads = counts.shape
-    pairs, changed = reads // 2, 0
+    """Add the pixels of a detector column, `counts` (reads,) of each row, to the series (bins, pairs).
+
+    Returns how many samples were replaced.
+    """
+    bins, pairs = flux.shape
+    columns = pixels.bad.shape[1]
+    own_bin = column if bins > 1 else 0
     padded, clean = np.empty(_STRETCH + 4), np.empty(_STRETCH)
     outlier = np.empty(_STRETCH, np.bool_)
+    changed = 0
     for start in range(0, pairs, _STRETCH):
         stop = min(start + _STRETCH, pairs)
         first, last = max(start - 2, 0), min(stop + 2, pairs)
         n = stop - start
-        for column in range(columns):
-            bin_ = column if len(flux) > 1 else 0
-            for row in range(rows):
-                if bad[row, column]:
-                    continue
-                reads_here = counts[row, column, 2 * first : 2 * last]
-                _difference(
-                    reads_here,
-                    early_dark[:, row, column],
-                    linear[row, column],
-                    late_dark[row, column],
-                    response[row, column],
-                    electrons_per_count,
-                    offset,
-                    padded[first - start + 2 :],
-                )
-                if first == start:
-                    padded[0], padded[1] = padded[4], padded[3]
-                if last == stop:
-                    padded[n + 2], padded[n + 3] = padded[n], padded[n - 1]
-                found = _reject(padded, threshold[row, column], clean[:n], outlier)
-                found += _reject_saturated(counts[row, column, 2 * start : 2 * stop], padded, clean, outlier[:n])
-                if found:
-                    changed += found
-                    weight = all_flux_weights[row, column]
-                    for i in range(n):
-                        if outlier[i]:
-                            replaced[bin_, start + i] |= flux_weights[row, column] > 0.0
-                            removed[start + i] += weight * (padded[i + 2] - clean[i])
-                _accumulate(flux_weights[row, column], clean, flux[bin_, start:stop])
+        for row in range(len(counts)):
+            if pixels.bad[row, column]:
+                continue
+            _difference(
+                counts[row][2 * first : 2 * last],
+                electrons_per_count,
+                offset,
+                pixels.early_dark[row, column],
+                pixels.linear[row, column],
+                pixels.late_dark[row, column],
+                pixels.response[row, column],
+                padded[first - start + 2 :],
+            )
+            if first == start:
+                padded[0], padded[1] = padded[4], padded[3]
+            if last == stop:
+                padded[n + 2], padded[n + 3] = padded[n], padded[n - 1]
+            found = _reject(padded, pixels.threshold[row, column], clean[:n], outlier)
+            found += _reject_saturated(counts[row][2 * start : 2 * stop], padded, clean, outlier[:n])
+            weight = pixels.flux[row, column]
+            if found:
+                changed += found
+                for i in range(n):
+                    if outlier[i]:
+                        replaced[own_bin, start + i] |= weight > 0.0
+                        removed[start + i] += (weight + pixels.lent[row, column]) * (padded[i + 2] - clean[i])
+            _accumulate(weight, clean, flux[own_bin, start:stop])
+            if pixels.lent[row, column] != 0.0:
                 pixel = row * columns + column
-                for k in range(lent.first[pixel], lent.first[pixel + 1]):
-                    _accumulate(lent.weight[k], clean, flux[lent.bin[k], start:stop])
-                if edge_weights[row, column] != 0.0:
-                    _accumulate(edge_weights[row, column], clean, edge[bin_, start:stop])
-                for moment in range(len(moments)):
-                    if moment_weights[moment, row, column] != 0.0:
-                        _accumulate(moment_weights[moment, row, column], clean, moments[moment, start:stop])
+                for loan in range(loans.first[pixel], loans.first[pixel + 1]):
+                    _accumulate(loans.weight[loan], clean, flux[loans.bin[loan], start:stop])
+            if pixels.edge[row, column] != 0.0:
+                _accumulate(pixels.edge[row, column], clean, edge[own_bin, start:stop])
+            for moment in range(len(moments)):
+                if pixels.moments[row, column, moment] != 0.0:
+                    _accumulate(pixels.moments[row, column, moment], clean, moments[moment, start:stop])
     return changed
 
 
 @_compiled
 def _difference(
     counts: NDArray[np.uint16],
+    electrons_per_count: float,
+    offset: float,
     early_dark: Floats,
     c: Floats,
     late_dark: float,
     response: float,
-    electrons_per_count: float,
-    offset: float,
     result: Floats,
 ) -> None:
     """Counts of one pixel (2 n,) to its CDS pairs (n,): electrons, linearity, dark current, difference, flat field.

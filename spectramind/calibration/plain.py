@@ -61,7 +61,7 @@ def _all_pairs(detector: Detector, options: CalibrationOptions) -> Floats:
     pairs = np.empty((reads // 2, rows, columns))
     block = max(2, _BLOCK_SAMPLES // (rows * columns) // 2 * 2)
     for start in range(0, reads, block):
-        samples = electrons(detector.counts[start : start + block], detector)
+        samples = electrons(detector.counts.frames(slice(start, start + block)), detector)
         for _, step in steps:
             samples = step(samples)
         pairs[start // 2 : start // 2 + len(samples.signal)] = samples.signal

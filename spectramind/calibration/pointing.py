@@ -59,5 +59,5 @@ def position_response(flux: Floats, positions: Floats) -> Floats:
     fast_terms = np.diff(terms, n=2, axis=0)
     white = fast_flux.mean(axis=1)
     kept = np.abs(white) <= _CLIP_SIGMA * robust_std(white)
-    coefficients = np.linalg.lstsq(fast_terms[kept], fast_flux[kept], rcond=None)[0]
+    coefficients = np.linalg.pinv(fast_terms[kept]) @ fast_flux[kept]
     return np.asarray(terms @ coefficients)

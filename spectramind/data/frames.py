@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectramind.data.layout import Dataset, Split
-from spectramind.data.parquet import read_array
+from spectramind.data.parquet import read_array, read_series
 from spectramind.errors import QuarantineError
 from spectramind.instruments import Instrument
-from spectramind.types import CalibrationFrames, Floats, RawExposure
+from spectramind.types import CalibrationFrames, Counts, Floats, RawExposure
 
 FULL_SCALE = int(np.iinfo(np.uint16).max)
 LINEARITY_TERMS = 6
@@ -22,8 +22,6 @@ MOST_SATURATED = 0.2
 """Share of samples at full scale; more, and the exposure is refused."""
 MOST_DEAD = 0.5
 """Share of pixels marked dead; more, and the exposure is refused."""
-_SATURATION_SAMPLE = 500
-"""Frames, evenly spaced, in which the share of saturated samples is found: to a percent of the limit."""
 _CURE = "Restore the file from its source."
 
 
@@ -38,8 +36,8 @@ def read_exposure(dataset: Dataset, split: Split, planet_id: str, visit: int, in
     wavelengths = dataset.wavelengths_um[instrument.spectral_slice]
     references = _within_bins(_references(files, instrument), instrument)
     path = files[f"{instrument.name}_signal"]
-    samples = read_array(path, axis.time_h.size, instrument.n_pixels, instrument.bin_pixels)
-    counts = _checked_counts(path, samples).T.reshape(instrument.rows, -1, len(samples)).transpose(2, 0, 1)
+    series = read_series(path, axis.time_h.size, instrument.n_pixels, instrument.bin_pixels)
+    counts = _checked_counts(path, series, instrument)
     adc = dataset.adc(split, planet_id, instrument)
     return RawExposure(planet_id, visit, instrument, counts, axis, adc, references, wavelengths)
 
@@ -100,30 +98,35 @@ def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
     return np.asarray(invalid)
 
 
-def _checked_counts(path: Path, samples: NDArray[Any]) -> NDArray[np.uint16]:
-    counts = samples if samples.dtype == np.uint16 else _as_counts(path, samples)
-    constant = _constant_frames(counts)
-    lowest = counts[constant, 0]
+def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:
+    if any(pixel.dtype != np.uint16 for pixel in series):
+        series = list(_as_counts(path, np.stack(series)))
+    counts = Counts(series, instrument.last + 1 - instrument.first)
+    constant = _constant_frames(series)
+    lowest = series[0][constant]
     if constant.size / len(counts) > MOST_INVALID and not (lowest == FULL_SCALE).all():
         raise QuarantineError(
             path, "frames that hold an image", f"{constant.size / len(counts):.1%} of them constant", _CURE
         )
     if (lowest < FULL_SCALE).any():
-        counts = counts.copy(order="K")
-        counts[constant] = FULL_SCALE
-    sampled = counts[:: max(1, len(counts) // _SATURATION_SAMPLE)]
-    if (share := float((sampled == FULL_SCALE).mean())) > MOST_SATURATED:
-        found = f"{share:.0%}"
-        raise QuarantineError(path, f"at most {MOST_SATURATED:.0%} of samples at full scale", found, _CURE)
+        frames = counts.frames()
+        frames[constant] = FULL_SCALE
+        counts = Counts.from_frames(frames)
+    if counts.highest.max() == FULL_SCALE:
+        share = float(np.mean([np.count_nonzero(pixel == FULL_SCALE) for pixel in series]) / len(counts))
+        if share > MOST_SATURATED:
+            found = f"{share:.0%}"
+            raise QuarantineError(path, f"at most {MOST_SATURATED:.0%} of samples at full scale", found, _CURE)
     return counts
 
 
-def _constant_frames(counts: NDArray[np.uint16]) -> NDArray[np.intp]:
-    """Frames (rows) without any structure. A few pixels tell all others apart from those; the rest is compared."""
-    suspects = np.arange(len(counts))
-    for step in (max(1, counts.shape[1] // 16), 1):
-        frames = counts[suspects, ::step] if len(suspects) < len(counts) else counts[:, ::step]
-        suspects = suspects[(frames == frames[:, :1]).all(axis=1)]
+def _constant_frames(series: list[NDArray[np.uint16]]) -> NDArray[np.intp]:
+    """Indices of the frames without any structure. A few pixels tell all others apart from those."""
+    suspects = np.arange(len(series[0]))
+    for pixel in (*series[:: max(1, len(series) // 16)], *series):
+        suspects = suspects[pixel[suspects] == series[0][suspects]]
+        if not suspects.size:
+            break
     return suspects
 
 

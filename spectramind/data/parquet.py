@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spectramind.errors import QuarantineError
 
 _CURE = "Restore the file from its source."
-_UNREADABLE = (OSError, ValueError, pa.ArrowException, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+_UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What the Parquet readers raise on damaged files; Polars' panic does not derive from Exception."""
 
 
@@ -23,45 +21,56 @@ def _unreadable(path: Path, error: BaseException) -> QuarantineError:
     return QuarantineError(path, "a readable Parquet file", str(error).splitlines()[0][:160], _CURE)
 
 
-def _footer_shape(path: Path) -> tuple[int, int]:
-    """Rows and columns that the footer claims; QuarantineError if it contradicts itself."""
+def _checked_footer(path: Path) -> tuple[pl.LazyFrame, int, list[str]]:
+    """The file, unread, and the rows and columns that its footer claims."""
     if not path.is_file():
         raise QuarantineError(path, "a file", "nothing", _CURE)
     try:
-        footer = pq.read_metadata(path)
-        rows = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+        table = pl.scan_parquet(path, use_statistics=False, glob=False)
+        names = table.collect_schema().names()
+        return table, int(table.select(pl.len()).collect().item()), names
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
-    if sum(rows) != footer.num_rows or any(count < 0 for count in rows):
-        raise QuarantineError(path, f"row groups of {footer.num_rows} rows in all", f"{sum(rows)}", _CURE)
-    return footer.num_rows, footer.num_columns
 
 
-def read_array(path: Path, rows: int, columns: int, wanted: Sequence[int] | None = None) -> NDArray[Any]:
-    """The file as one (rows, columns) array in the file's own type, each column contiguous; or only the `wanted`
-    columns by their place in the file.
+def _read(path: Path, table: pl.LazyFrame) -> pl.DataFrame:
+    try:
+        return table.collect()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def read_array(path: Path, rows: int, columns: int) -> NDArray[Any]:
+    """The whole file as one (rows, columns) array, columns in file order, in the file's own type.
 
     QuarantineError if the file is missing, damaged, of another shape, holds missing values or is not numeric.
     """
-    found = _footer_shape(path)
-    if found != (rows, columns):
-        raise QuarantineError(path, f"{rows} rows x {columns} columns", f"{found[0]} x {found[1]}", _CURE)
-    wanted = None if wanted is None or len(wanted) == columns else list(wanted)
-    try:
-        frame = pl.read_parquet(path, columns=wanted, use_statistics=False, glob=False)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    expected = (rows, columns if wanted is None else len(wanted))
-    if frame.shape != expected:
-        raise QuarantineError(
-            path, f"{expected[0]} rows x {expected[1]} columns", f"{frame.height} x {frame.width}", _CURE
-        )
+    frame = _numbers(path, rows, columns, range(columns))
+    return frame.to_numpy(order="c")
+
+
+def read_series(path: Path, rows: int, columns: int, wanted: Sequence[int]) -> list[NDArray[Any]]:
+    """The `wanted` columns (rows,) by their place in the file, in its own type, as they were decoded: read-only.
+
+    QuarantineError as for `read_array`.
+    """
+    frame = _numbers(path, rows, columns, wanted)
+    return [column.to_numpy(allow_copy=column.dtype == pl.Boolean) for column in frame.get_columns()]
+
+
+def _numbers(path: Path, rows: int, columns: int, wanted: Sequence[int]) -> pl.DataFrame:
+    table, found, names = _checked_footer(path)
+    if (found, len(names)) != (rows, columns):
+        raise QuarantineError(path, f"{rows} rows x {columns} columns", f"{found} x {len(names)}", _CURE)
+    frame = _read(path, table.select([names[place] for place in wanted]))
+    if frame.height != rows:
+        raise QuarantineError(path, f"{rows} rows", f"{frame.height}", _CURE)
     kinds = set(frame.dtypes)
     if not all(kind.is_numeric() or kind == pl.Boolean for kind in kinds):
         raise QuarantineError(path, "numbers", ", ".join(sorted(str(kind) for kind in kinds))[:80], _CURE)
-    if any(column.null_count() for column in frame.iter_columns()):
+    if any(column.null_count() for column in frame.get_columns()):
         raise QuarantineError(path, "a value in every cell", "missing values", _CURE)
-    return frame.to_numpy(order="fortran")
+    return frame.rechunk()
 
 
 def read_columns(path: Path, longest: int) -> dict[str, NDArray[np.float64]]:
@@ -69,15 +78,11 @@ def read_columns(path: Path, longest: int) -> dict[str, NDArray[np.float64]]:
 
     QuarantineError if the file is missing or damaged, has over `longest` rows or a column that is not numeric.
     """
-    rows, _ = _footer_shape(path)
+    table, rows, _ = _checked_footer(path)
     if rows > longest:
         raise QuarantineError(path, f"at most {longest} rows", str(rows), _CURE)
-    try:
-        frame = pl.read_parquet(path, use_statistics=False, glob=False)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
     columns = {}
-    for column in frame.iter_columns():
+    for column in _read(path, table).iter_columns():
         if not column.dtype.is_numeric():
             raise QuarantineError(path, f"numbers in column {column.name}", str(column.dtype), _CURE)
         values = column.cast(pl.Float64).to_numpy()

@@ -9,7 +9,7 @@ from toy_exposure import AIRS, FGS1, box_transit, expose, fitted_depth
 from spectramind.calibration.kill_chain import calibrate_exposure, calibrate_visit
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.errors import QuarantineError
-from spectramind.types import Quality, RawExposure
+from spectramind.types import Counts, Quality, RawExposure
 
 EVERY_PAIR = CalibrationOptions(airs_bin_seconds=0, fgs1_bin_seconds=0)
 THINNED = 20
@@ -29,9 +29,9 @@ STEPS = (
 
 
 def with_counts(raw: RawExposure, change) -> RawExposure:
-    counts = raw.counts.copy()
+    counts = raw.counts.frames()
     change(counts)
-    return replace(raw, counts=counts)
+    return replace(raw, counts=Counts.from_frames(counts))
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,9 @@ def test_a_pixel_that_is_always_saturated_is_repaired(quiet):
 
 def test_reads_in_the_other_order_give_the_same_curve(quiet):
     raw = quiet[AIRS]
-    pairs = raw.counts.reshape(-1, 2, 32, 282)[:, ::-1].reshape(raw.counts.shape)
+    pairs = raw.counts.frames().reshape(-1, 2, 32, 282)[:, ::-1].reshape(raw.counts.shape)
     integration = raw.axis.integration_s.reshape(-1, 2)[:, ::-1].ravel()
-    swapped = replace(raw, counts=pairs, axis=replace(raw.axis, integration_s=integration))
+    swapped = replace(raw, counts=Counts.from_frames(pairs), axis=replace(raw.axis, integration_s=integration))
     one, _, _ = calibrate_exposure(raw, EVERY_PAIR)
     other, _, _ = calibrate_exposure(swapped, EVERY_PAIR)
     np.testing.assert_allclose(one.flux, other.flux, rtol=1e-6)

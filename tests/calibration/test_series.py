@@ -9,11 +9,15 @@ from spectramind.calibration.pointing import image_moments, position_response
 from spectramind.calibration.statistics import point_to_point
 
 
-def test_running_median_is_the_median_of_five():
+@pytest.mark.parametrize("threshold", [0.0, 0.7, 2.0])
+def test_what_is_replaced_becomes_the_median_of_five(threshold):
     series = np.random.default_rng(0).normal(size=(40, 3))
     padded = np.pad(series, [(2, 2), (0, 0)], mode="reflect")
-    expected = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=0), axis=-1)
-    np.testing.assert_array_equal(cosmic_rays.running_median(series), expected)
+    median = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5, axis=0), axis=-1)
+    far = np.abs(series - median) > threshold
+    result, replaced = cosmic_rays.reject(series, np.full(3, threshold))
+    np.testing.assert_array_equal(replaced, far)
+    np.testing.assert_array_equal(result, np.where(far, median, series))
 
 
 def test_hits_are_replaced_and_a_steep_ingress_is_not():
