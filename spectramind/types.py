@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,42 +81,38 @@ class CalibrationFrames:
 class Counts:
     """Counts (frames, R, C) of an exposure, kept as the files hold them: one series per pixel, none of them copied.
 
-    `pixels` are the series (frames,) row by row, of `columns` pixels a row.
+    `pixels` are the series (frames,) row by row, `highest` (R, C) the largest count of each.
     """
 
-    def __init__(self, pixels: Sequence[NDArray[np.uint16]], columns: int) -> None:
+    def __init__(self, pixels: Sequence[NDArray[np.uint16]], highest: NDArray[np.uint16]) -> None:
         self._pixels = pixels
-        self.shape = len(pixels[0]), len(pixels) // columns, columns
+        self.highest = highest
+        self.shape: tuple[int, int, int] = len(pixels[0]), highest.shape[0], highest.shape[1]
 
     @classmethod
     def from_frames(cls, frames: NDArray[np.uint16]) -> Counts:
         """Of an array (frames, R, C)."""
         series = np.ascontiguousarray(frames.reshape(len(frames), -1).T)
         series.flags.writeable = False
-        return cls(list(series), frames.shape[2])
+        return cls(list(series), frames.max(axis=0))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def frames(self, frames: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.uint16]:
         """The array (n, R, C) of these frames."""
-        chosen = np.stack([pixel[frames] for pixel in self._pixels], axis=1)
-        return chosen.reshape(-1, *self.shape[1:])
+        chosen = np.stack([pixel[frames] for pixel in self._pixels])
+        return np.ascontiguousarray(chosen.T).reshape(-1, *self.highest.shape)
 
     def column(self, column: int) -> tuple[NDArray[np.uint16], ...]:
         """The series (frames,) of each row of a column."""
         return tuple(self._pixels[column :: self.shape[2]])
 
-    @cached_property
-    def highest(self) -> NDArray[np.uint16]:
-        """The largest count of each pixel (R, C)."""
-        return np.array([pixel.max() for pixel in self._pixels]).reshape(self.shape[1:])
-
     def after(self, frames: int, *, mirrored: bool) -> Counts:
         """Without the first `frames`, and with the columns in reverse order if `mirrored`."""
-        _, rows, columns = self.shape
-        order = np.arange(rows * columns).reshape(rows, columns)[:, :: -1 if mirrored else 1].ravel()
-        return Counts([self._pixels[pixel][frames:] for pixel in order.tolist()], columns)
+        order = slice(None, None, -1 if mirrored else None)
+        places = np.arange(self.highest.size).reshape(self.highest.shape)[:, order].ravel()
+        return Counts([self._pixels[place][frames:] for place in places.tolist()], self.highest[:, order])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Pixels(NamedTuple):
     late_dark: Floats
     response: Floats
     bad: NDArray[np.bool_]
+    saturates: NDArray[np.bool_]
     threshold: Floats
     flux: Floats
     lent: Floats
@@ -74,6 +75,7 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
         late_dark=frames.dark * (second_s - first_s) * (not early),
         response=sign / np.where(detector.bad, 1.0, frames.flat),
         bad=detector.bad,
+        saturates=detector.counts.highest == _SATURATED,
         threshold=aperture.threshold,
         flux=aperture.flux,
         lent=fold_weights(aperture.flux, detector.repair) - np.where(detector.bad, 0.0, aperture.flux),
@@ -134,7 +136,7 @@ def _extract_column(
     bins, pairs = flux.shape
     columns = pixels.bad.shape[1]
     own_bin = column if bins > 1 else 0
-    padded, clean = np.empty(_STRETCH + 4), np.empty(_STRETCH)
+    padded, cleaned = np.empty(_STRETCH + 4), np.empty(_STRETCH)
     outlier = np.empty(_STRETCH, np.bool_)
     changed = 0
     for start in range(0, pairs, _STRETCH):
@@ -158,12 +160,16 @@ def _extract_column(
                 padded[0], padded[1] = padded[4], padded[3]
             if last == stop:
                 padded[n + 2], padded[n + 3] = padded[n], padded[n - 1]
-            found = _reject(padded, pixels.threshold[row, column], clean[:n], outlier)
-            found += _reject_saturated(counts[row][2 * start : 2 * stop], padded, clean, outlier[:n])
+            clean = padded[2 : n + 2]
             weight = pixels.flux[row, column]
-            if found:
+            threshold, saturates = pixels.threshold[row, column], pixels.saturates[row, column]
+            if saturates or _jumps(padded[1 : n + 3], threshold):
+                clean = cleaned[:n]
+                found = _reject(padded, threshold, clean, outlier)
+                if saturates:
+                    found += _reject_saturated(counts[row][2 * start : 2 * stop], padded, clean, outlier)
                 changed += found
-                for i in range(n):
+                for i in range(n if found else 0):
                     if outlier[i]:
                         replaced[own_bin, start + i] |= weight > 0.0
                         removed[start + i] += (weight + pixels.lent[row, column]) * (padded[i + 2] - clean[i])
@@ -206,6 +212,16 @@ def _difference(
 
 
 @_compiled
+def _jumps(series: Floats, threshold: float) -> bool:
+    """Whether neighbours ever differ by over `threshold`. If not, no sample is that far from the median of the five
+    around it, which both of its neighbours are among."""
+    jumps = 0
+    for i in range(len(series) - 1):
+        jumps += abs(series[i + 1] - series[i]) > threshold
+    return jumps > 0
+
+
+@_compiled
 def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np.bool_]) -> int:
     """`clean` (n,): the series padded[2:-2] with outliers replaced by the median of five; returns their number."""
     found = 0
@@ -223,13 +239,8 @@ def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np
 @_compiled
 def _reject_saturated(counts: NDArray[np.uint16], padded: Floats, clean: Floats, outlier: NDArray[np.bool_]) -> int:
     """Replace the samples of which a read of `counts` (2 n,) is saturated; returns the number of new outliers."""
-    highest = np.uint16(0)
-    for count in counts:
-        highest = max(highest, count)
-    if highest < _SATURATED:
-        return 0
     found = 0
-    for i in range(len(outlier)):
+    for i in range(len(clean)):
         if max(counts[2 * i], counts[2 * i + 1]) == _SATURATED and not outlier[i]:
             outlier[i] = True
             clean[i] = np.median(padded[i : i + 5])

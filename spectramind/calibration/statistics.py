@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,10 @@ def step_statistics(
 
 
 def _moments(values: NDArray[Any]) -> tuple[float, float]:
-    """Mean and standard deviation. The latter from shifted squares: NumPy's own takes three passes."""
-    mean = float(values.mean(dtype=np.float64))
-    shifted = values.ravel() - mean
-    return mean, float(np.sqrt(shifted @ shifted / shifted.size))
+    """Mean and standard deviation, in the two passes that suffice where values scatter as much as they are large."""
+    flat: Floats = values.ravel().astype(np.float64, copy=False)
+    mean, square = float(flat.mean()), float(flat @ flat) / flat.size
+    return mean, math.sqrt(max(square - mean**2, 0.0))
 
 
 def scatter_ppm(white: Floats, follows: NDArray[np.bool_]) -> float:

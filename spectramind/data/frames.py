@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectramind.data.extremes import highest_counts
 from spectramind.data.layout import Dataset, Split
 from spectramind.data.parquet import read_array, read_series
 from spectramind.errors import QuarantineError
@@ -101,7 +102,7 @@ def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
 def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:
     if any(pixel.dtype != np.uint16 for pixel in series):
         series = list(_as_counts(path, np.stack(series)))
-    counts = Counts(series, instrument.last + 1 - instrument.first)
+    counts = Counts(series, highest_counts(series).reshape(instrument.rows, -1))
     constant = _constant_frames(series)
     lowest = series[0][constant]
     if constant.size / len(counts) > MOST_INVALID and not (lowest == FULL_SCALE).all():

@@ -55,14 +55,15 @@ def read_series(path: Path, rows: int, columns: int, wanted: Sequence[int]) -> l
     QuarantineError as for `read_array`.
     """
     frame = _numbers(path, rows, columns, wanted)
-    return [column.to_numpy(allow_copy=column.dtype == pl.Boolean) for column in frame.get_columns()]
+    copied = pl.Boolean in frame.dtypes  # bits are not bytes
+    return [column.to_numpy(allow_copy=copied) for column in frame.get_columns()]
 
 
 def _numbers(path: Path, rows: int, columns: int, wanted: Sequence[int]) -> pl.DataFrame:
     table, found, names = _checked_footer(path)
     if (found, len(names)) != (rows, columns):
         raise QuarantineError(path, f"{rows} rows x {columns} columns", f"{found} x {len(names)}", _CURE)
-    frame = _read(path, table.select([names[place] for place in wanted]))
+    frame = _read(path, table.select(pl.col([names[place] for place in wanted])))
     if frame.height != rows:
         raise QuarantineError(path, f"{rows} rows", f"{frame.height}", _CURE)
     kinds = set(frame.dtypes)
