@@ -1,8 +1,9 @@
 """What calibration and fit cost at full size, as ratios to merely reading the files: python benchmarks/cost.py [ROOT]
 
-Without ROOT, the folder of a data set, one planet is simulated at full size in a temporary directory. Every way works in
-a process of its own, on one thread, twice: the second time is taken, in CPU time, since machines are shared, together
-with the peak memory of the process. Ways alternate three times; the table holds the ratios of medians.
+Without ROOT, the folder of a data set, one planet is simulated at full size in a temporary directory, and its frames
+written as Polars writes them. Every way works in a process of its own, on one thread, twice: the second time is taken,
+in CPU time, since machines are shared, together with the peak memory of the process. Ways alternate three times; the
+table holds the ratios of medians.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ def main(root: Path | None) -> None:
         if root is None:
             options = SimulationOptions(train_planets=1, test_planets=1, two_visit_fraction=0.0, cut_fraction=0.0)
             root = simulate_dataset(Path(folder) / "data", options, seed=1, workers=2).root
+            for path in root.glob("train/*/*_signal_0.parquet"):
+                pl.read_parquet(path).write_parquet(path)
         measured: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(ROUNDS):
             for way, found in measured.items():
@@ -113,8 +116,8 @@ def _peer(dataset: Dataset, planet: str, name: str) -> np.ndarray:
     files = dataset.visit_files("train", planet, 0)
     instrument = next(instrument for instrument in INSTRUMENTS if instrument.name == name)
     shape = instrument.rows, instrument.columns
-    dark, dead, flat, read, linear = (
-        pd.read_parquet(files[f"{name}_{kind}"]).to_numpy() for kind in ("dark", "dead", "flat", "read", "linear_corr")
+    dark, dead, flat, linear = (
+        pd.read_parquet(files[f"{name}_{kind}"]).to_numpy() for kind in ("dark", "dead", "flat", "linear_corr")
     )
     adc, integration = dataset.adc("train", planet, instrument), dataset.axes[name].integration_s
     frames = pd.read_parquet(files[f"{name}_signal"]).to_numpy().astype(np.float64).reshape(-1, *shape)

@@ -81,28 +81,30 @@ class CalibrationFrames:
 class Counts:
     """Counts (frames, R, C) of an exposure, kept as the files hold them: one series per pixel, none of them copied.
 
-    `pixels` are the series (frames,) row by row, `highest` (R, C) the largest count of each.
+    `pixels` are the series (frames,) row by row, of `columns` pixels each.
     """
 
-    def __init__(self, pixels: Sequence[NDArray[np.uint16]], highest: NDArray[np.uint16]) -> None:
+    def __init__(self, pixels: Sequence[NDArray[np.uint16]], columns: int) -> None:
         self._pixels = pixels
-        self.highest = highest
-        self.shape: tuple[int, int, int] = len(pixels[0]), highest.shape[0], highest.shape[1]
+        self.shape = len(pixels[0]), len(pixels) // columns, columns
 
     @classmethod
     def from_frames(cls, frames: NDArray[np.uint16]) -> Counts:
         """Of an array (frames, R, C)."""
         series = np.ascontiguousarray(frames.reshape(len(frames), -1).T)
         series.flags.writeable = False
-        return cls(list(series), frames.max(axis=0))
+        return cls(list(series), frames.shape[2])
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def frames(self, frames: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.uint16]:
-        """The array (n, R, C) of these frames."""
-        chosen = np.stack([pixel[frames] for pixel in self._pixels])
-        return np.ascontiguousarray(chosen.T).reshape(-1, *self.highest.shape)
+    def frames(self, chosen: NDArray[np.intp] | None = None) -> NDArray[np.uint16]:
+        """The array (n, R, C) of the frames with these indices, or of all."""
+        chosen = np.arange(len(self)) if chosen is None else chosen
+        series = np.empty((len(self._pixels), len(chosen)), np.uint16)
+        for row, pixel in zip(series, self._pixels, strict=True):
+            pixel.take(chosen, out=row, mode="clip")  # the other modes go through a buffer
+        return np.ascontiguousarray(series.T).reshape(-1, *self.shape[1:])
 
     def column(self, column: int) -> tuple[NDArray[np.uint16], ...]:
         """The series (frames,) of each row of a column."""
@@ -110,18 +112,20 @@ class Counts:
 
     def after(self, frames: int, *, mirrored: bool) -> Counts:
         """Without the first `frames`, and with the columns in reverse order if `mirrored`."""
-        order = slice(None, None, -1 if mirrored else None)
-        places = np.arange(self.highest.size).reshape(self.highest.shape)[:, order].ravel()
-        return Counts([self._pixels[place][frames:] for place in places.tolist()], self.highest[:, order])
+        _, rows, columns = self.shape
+        places = np.arange(rows * columns).reshape(rows, columns)[:, :: -1 if mirrored else 1].ravel()
+        return Counts([self._pixels[place][frames:] for place in places.tolist()], columns)
 
 
 @dataclass(frozen=True)
 class RawExposure:
     """One instrument's frames of one visit, of the columns that carry bins, with all that is needed to calibrate.
 
-    `counts` (frames, R, C) as read; `wavelength_um` (B,) is ascending, while the columns of a spectrometer descend.
+    `source` names the file for messages; `counts` (frames, R, C) as read; `wavelength_um` (B,) is ascending, while the
+    columns of a spectrometer descend.
     """
 
+    source: str
     planet_id: str
     visit: int
     instrument: Instrument

@@ -17,8 +17,6 @@ from spectramind.calibration.statistics import robust_std, scatter_ppm, step_sta
 from spectramind.errors import QuarantineError
 from spectramind.types import Floats, StepStatistics
 
-_RUNS, _RUN_LENGTH = 16, 5
-"""The sample: runs of consecutive pairs, evenly spaced over the visit."""
 _FAINTEST = 10.0
 """Standard deviations by which the image stands out of noise, or there is no star in it."""
 _BAD_VARIANCE = 4.0
@@ -44,21 +42,20 @@ class Aperture(NamedTuple):
 
 
 def measure_aperture(
-    detector: Detector, options: CalibrationOptions, where: str
+    detector: Detector, options: CalibrationOptions, source: str
 ) -> tuple[Aperture, tuple[StepStatistics, ...]]:
-    """The aperture, and what each frame step did to the sample. QuarantineError about `where` if there is no star."""
+    """The aperture, and what each frame step did to the sample. QuarantineError about `source` if there is no star."""
     dispersed = detector.instrument.dispersed
-    sample = _sample(len(detector.counts) // 2)
-    follows = np.diff(sample) == 1
-    measured, steps = _frame_steps(sample, follows, detector, options)
+    follows = np.diff(detector.sample) == 1
+    measured, steps = _frame_steps(follows, detector, options)
     typical = fill_in(measured, detector.repair)
     steps = (*steps, _statistics("bad_pixels", measured.signal, typical.signal, follows, detector.bad))
     image = np.median(typical.signal, axis=0)
     edge = foreground.border(image, detector.bad, options.edge_pixels, dispersed)
     light = image - extraction.weighted_sum(image[None], edge, dispersed)[0]
     variance = typical.noise + typical.shot
-    if not light.sum() > _FAINTEST * np.sqrt(variance.sum() / len(sample)):
-        raise QuarantineError(where, "a star's light in usable pixels", "none", "Restore the exposure's files.")
+    if not light.sum() > _FAINTEST * np.sqrt(variance.sum() / len(typical.signal)):
+        raise QuarantineError(source, "a star's light in usable pixels", "none", "Restore the exposure's files.")
     profile = extraction.spatial_profile(light, dispersed, options.profile_columns)
     flux = extraction.plain_weights(profile)
     if options.weighting == "optimal":
@@ -74,18 +71,11 @@ def measure_aperture(
     return Aperture(flux, edge, moments, threshold, profile, typical.shot, typical.noise), steps
 
 
-def _sample(pairs: int) -> NDArray[np.intp]:
-    """Indices of the sampled pairs, ascending."""
-    starts = np.linspace(0, max(pairs - _RUN_LENGTH, 0), _RUNS).astype(np.intp)
-    return np.unique(np.minimum(starts[:, None] + np.arange(_RUN_LENGTH), pairs - 1))
-
-
 def _frame_steps(
-    sample: NDArray[np.intp], follows: NDArray[np.bool_], detector: Detector, options: CalibrationOptions
+    follows: NDArray[np.bool_], detector: Detector, options: CalibrationOptions
 ) -> tuple[Samples, tuple[StepStatistics, ...]]:
     """The sampled pairs before repair, and the statistics of each frame step."""
-    reads = (2 * sample[:, None] + np.arange(2)).ravel()
-    counts = detector.counts.frames(reads)
+    counts = detector.sampled_counts
     samples = electrons(counts, detector)
     statistics = [_statistics("analog_to_digital", counts, samples.signal, follows, detector.bad)]
     for name, step in frame_steps(detector, options):

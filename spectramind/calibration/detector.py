@@ -14,20 +14,20 @@ from spectramind.instruments import Instrument
 from spectramind.types import Adc, CalibrationFrames, Counts, Floats, RawExposure
 
 FULL_SCALE = np.iinfo(np.uint16).max
+_RUNS, _RUN_LENGTH = 16, 5
+"""The sample: runs of consecutive pairs, evenly spaced over the visit."""
+_MOST_SATURATED = 0.2
+"""Share of saturated samples above which the exposure is refused."""
 _SATURATED_FRAME = 0.05
 """Share of saturated pixels above which a pair counts for nothing."""
-_SATURATED_PIXEL = 0.01
-"""Share of saturated samples above which a pixel counts as bad."""
-_FEWEST_PAIRS = 5
-"""The running median needs as many."""
 
 
 class Detector(NamedTuple):
     """One exposure in ascending wavelength; a correction that is switched off has neutral reference frames.
 
     `counts` (reads, R, C); `integration_s` (2,) seconds of the first and second read of a pair; `time_h` (pairs,)
-    middle of each pair; `bad` (R, C) pixels to repair; `saturated` (pairs, R, C) whether a read reached full scale, or
-    None where none did; `usable` (pairs,) pairs that count.
+    middle of each pair; `bad` (R, C) pixels to repair; `sample` (n,) ascending indices of pairs that stand for all of
+    them, `sampled_counts` (2 n, R, C) their reads.
     """
 
     instrument: Instrument
@@ -38,24 +38,23 @@ class Detector(NamedTuple):
     frames: CalibrationFrames
     bad: NDArray[np.bool_]
     repair: Repair
-    saturated: NDArray[np.bool_] | None
-    usable: NDArray[np.bool_]
-
-    @property
-    def saturated_share(self) -> float:
-        """Share of the samples in which a read reached full scale."""
-        return 0.0 if self.saturated is None else float(self.saturated.mean())
+    sample: NDArray[np.intp]
+    sampled_counts: NDArray[np.uint16]
 
 
 def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
-    """The exposure without its first `reset_pairs` pairs. QuarantineError if hardly any pair is left."""
+    """The exposure without its first `reset_pairs` pairs. QuarantineError if hardly any pair is left or most of the
+    samples are saturated.
+
+    Bad pixels are the dead, the hot and those that are saturated in any sampled pair.
+    """
     instrument = raw.instrument
     columns = slice(None, None, -1) if instrument.dispersed else slice(None)
     cut = 2 * options.reset_pairs
-    if len(raw.counts) - cut < 2 * _FEWEST_PAIRS:
+    if len(raw.counts) - cut < 2 * _RUN_LENGTH:
         raise QuarantineError(
-            f"{instrument.name} of planet {raw.planet_id}, visit {raw.visit}",
-            f"at least {_FEWEST_PAIRS} CDS pairs",
+            raw.source,
+            f"at least {_RUN_LENGTH} CDS pairs",
             f"{len(raw.counts) // 2} less the {options.reset_pairs} of calibration.reset_pairs",
             "Lower calibration.reset_pairs.",
         )
@@ -64,9 +63,20 @@ def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
     bad = frames.dead.copy()
     if options.hot_pixels == "repair":
         bad |= hot_pixels(raw.frames.dark[:, columns], frames.dead, options.hot_sigma)
-    saturated, usable = _saturation(counts, bool(raw.counts.highest.max() == FULL_SCALE))
-    if saturated is not None and usable.any():
-        bad |= saturated[usable].mean(axis=0) > _SATURATED_PIXEL
+    sample = _sample(len(counts) // 2)
+    sampled_counts = counts.frames((2 * sample[:, None] + np.arange(2)).ravel())
+    saturated = saturated_pairs(sampled_counts)
+    if saturated.any():
+        usable = usable_pairs(saturated.mean(axis=(1, 2)))
+        if saturated.mean() > _MOST_SATURATED or not usable.any():
+            raise QuarantineError(
+                raw.source,
+                f"at most {_MOST_SATURATED:.0%} of samples at full scale, and frames with few of them",
+                f"{saturated.mean():.0%}",
+                "Restore the file from its source.",
+            )
+        sample, sampled_counts = sample[usable], sampled_counts[np.repeat(usable, 2)]
+        bad |= saturated[usable].any(axis=0)
     time_h = (raw.axis.time_h + raw.axis.integration_s / 7200.0)[cut:].reshape(-1, 2).mean(axis=1)
     return Detector(
         instrument,
@@ -77,9 +87,25 @@ def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
         frames,
         bad,
         plan_repair(bad, instrument.dispersed),
-        saturated,
-        usable,
+        sample,
+        sampled_counts,
     )
+
+
+def saturated_pairs(counts: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Samples (n / 2, R, C) of which one of the two reads (n, R, C) is at full scale."""
+    full = counts == FULL_SCALE
+    return np.asarray(full[0::2] | full[1::2])
+
+
+def usable_pairs(saturated_share: Floats) -> NDArray[np.bool_]:
+    """Pairs (n,) that count, by the share (n,) of their pixels that are saturated."""
+    return saturated_share <= _SATURATED_FRAME
+
+
+def _sample(pairs: int) -> NDArray[np.intp]:
+    starts = np.linspace(0, pairs - _RUN_LENGTH, _RUNS).astype(np.intp)
+    return np.unique(starts[:, None] + np.arange(_RUN_LENGTH))
 
 
 def _reference_frames(frames: CalibrationFrames, columns: slice, options: CalibrationOptions) -> CalibrationFrames:
@@ -95,12 +121,3 @@ def _reference_frames(frames: CalibrationFrames, columns: slice, options: Calibr
         linear_corr=linear,
         read=np.ascontiguousarray(frames.read[:, columns]),
     )
-
-
-def _saturation(counts: Counts, any_saturated: bool) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
-    """Which samples of each pair (pairs, R, C) are saturated, if any, and which pairs (pairs,) can be used."""
-    if not any_saturated:
-        return None, np.ones(len(counts) // 2, bool)
-    first, second = (counts.frames(slice(read, None, 2)) == FULL_SCALE for read in (0, 1))
-    saturated = first | second
-    return saturated, np.asarray(saturated.mean(axis=(1, 2)) <= _SATURATED_FRAME)

@@ -38,7 +38,6 @@ class Pixels(NamedTuple):
     late_dark: Floats
     response: Floats
     bad: NDArray[np.bool_]
-    saturates: NDArray[np.bool_]
     threshold: Floats
     flux: Floats
     lent: Floats
@@ -75,7 +74,6 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
         late_dark=frames.dark * (second_s - first_s) * (not early),
         response=sign / np.where(detector.bad, 1.0, frames.flat),
         bad=detector.bad,
-        saturates=detector.counts.highest == _SATURATED,
         threshold=aperture.threshold,
         flux=aperture.flux,
         lent=fold_weights(aperture.flux, detector.repair) - np.where(detector.bad, 0.0, aperture.flux),
@@ -85,7 +83,7 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
     loans = _loans(detector.repair, aperture.flux, bins)
     flux, edge = np.zeros((bins, pairs)), np.zeros((bins, pairs))
     moments, removed = np.zeros((len(aperture.moments), pairs)), np.zeros(pairs)
-    replaced = np.zeros((bins, pairs), np.bool_)
+    replaced, saturated = np.zeros((bins, pairs), np.bool_), np.zeros(pairs, np.int64)
     changed = 0
     for column in range(columns):
         changed += _extract_column(
@@ -100,8 +98,17 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
             moments,
             replaced,
             removed,
+            saturated,
         )
-    return Series(flux.T, edge.T, (moments[1:] / moments[0]).T, replaced.T, removed, changed / (rows * columns * pairs))
+    return Series(
+        flux.T,
+        edge.T,
+        (moments[1:] / moments[0]).T,
+        replaced.T,
+        removed,
+        saturated / (rows * columns),
+        changed / (rows * columns * pairs),
+    )
 
 
 def _loans(repair: Repair, flux_weights: Floats, bins: int) -> Loans:
@@ -128,6 +135,7 @@ def _extract_column(
     moments: Floats,
     replaced: NDArray[np.bool_],
     removed: Floats,
+    saturated: NDArray[np.int64],
 ) -> int:
     """Add the pixels of a detector column, `counts` (reads,) of each row, to the series (bins, pairs).
 
@@ -144,6 +152,7 @@ def _extract_column(
         first, last = max(start - 2, 0), min(stop + 2, pairs)
         n = stop - start
         for row in range(len(counts)):
+            saturates = _add_saturated(counts[row][2 * start : 2 * stop], saturated[start:stop])
             if pixels.bad[row, column]:
                 continue
             _difference(
@@ -162,7 +171,7 @@ def _extract_column(
                 padded[n + 2], padded[n + 3] = padded[n], padded[n - 1]
             clean = padded[2 : n + 2]
             weight = pixels.flux[row, column]
-            threshold, saturates = pixels.threshold[row, column], pixels.saturates[row, column]
+            threshold = pixels.threshold[row, column]
             if saturates or _jumps(padded[1 : n + 3], threshold):
                 clean = cleaned[:n]
                 found = _reject(padded, threshold, clean, outlier)
@@ -234,6 +243,19 @@ def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np
         outlier[i] = is_outlier
         found += is_outlier
     return found
+
+
+@_compiled
+def _add_saturated(counts: NDArray[np.uint16], saturated: NDArray[np.int64]) -> bool:
+    """Count the pairs (n,) of which a read of `counts` (2 n,) is saturated; returns whether there are any."""
+    highest = np.uint16(0)
+    for count in counts:
+        highest = max(highest, count)
+    if highest < _SATURATED:
+        return False
+    for i in range(len(saturated)):
+        saturated[i] += max(counts[2 * i], counts[2 * i + 1]) == _SATURATED
+    return True
 
 
 @_compiled

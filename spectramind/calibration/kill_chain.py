@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from spectramind.calibration.aperture import measure_aperture
-from spectramind.calibration.detector import prepare
+from spectramind.calibration.detector import prepare, usable_pairs
 from spectramind.calibration.light_curve import to_light_curve
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.summary import summarise
@@ -45,11 +45,10 @@ def calibrate_exposure(
 ) -> tuple[LightCurve, tuple[StepStatistics, ...], dict[str, float]]:
     """The light curve of one instrument, the statistics of each step, and a row of summary numbers.
 
-    QuarantineError if no star stands out of the noise.
+    QuarantineError if no star stands out of the noise or most samples are saturated.
     """
     detector = prepare(raw, options)
-    where = f"{raw.instrument.name} of planet {raw.planet_id}, visit {raw.visit}"
-    aperture, frame_steps = measure_aperture(detector, options, where)
+    aperture, frame_steps = measure_aperture(detector, options, raw.source)
     if options.engine == "fused":
         from spectramind.calibration.fused import extract
     else:
@@ -59,8 +58,8 @@ def calibrate_exposure(
     row = summarise(
         curve,
         float(detector.bad.mean()),
-        detector.saturated_share,
-        float(1.0 - detector.usable.mean()),
+        float(series.saturated.mean()),
+        float(1.0 - usable_pairs(series.saturated).mean()),
         series.replaced_share,
     )
     return curve, (*frame_steps, *series_steps), row

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spectramind.calibration import cosmic_rays, extraction, foreground, time_binning
 from spectramind.calibration.aperture import Aperture
 from spectramind.calibration.bad_pixels import fold_weights
-from spectramind.calibration.detector import Detector
+from spectramind.calibration.detector import Detector, usable_pairs
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.pointing import position_response
 from spectramind.calibration.samples import Series
@@ -33,7 +33,7 @@ def to_light_curve(
     """The light curve of an exposure with bins at `wavelength_um` (B,), and the statistics of each step."""
     dispersed = detector.instrument.dispersed
     bins = time_binning.plan_bins(detector.time_h, options.airs_bin_seconds if dispersed else options.fgs1_bin_seconds)
-    usable = detector.usable
+    usable = usable_pairs(series.saturated)
     flux, edge, outlier = series.flux, series.edge, np.zeros(series.flux.shape, bool)
     whites = {"": flux.sum(axis=1) + series.removed, "cosmic_rays": flux.sum(axis=1)}
     changed = {"cosmic_rays": series.replaced_share}

@@ -10,7 +10,7 @@ import numpy as np
 from spectramind.calibration import cosmic_rays, extraction
 from spectramind.calibration.aperture import Aperture
 from spectramind.calibration.bad_pixels import fill_in
-from spectramind.calibration.detector import Detector
+from spectramind.calibration.detector import Detector, saturated_pairs
 from spectramind.calibration.frame_steps import electrons, frame_steps
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.samples import Samples, Series
@@ -26,16 +26,17 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
     pairs = _all_pairs(detector, options)
     touched = (aperture.flux > 0) & ~detector.bad
     block = max(8, _BLOCK_SAMPLES // pairs[0].size)
-    flux, edge, moments, replaced, removed = [], [], [], [], []
+    flux, edge, moments, replaced, removed, saturated = [], [], [], [], [], []
     changed = 0
     for start in range(0, len(pairs), block):
         stop = min(start + block, len(pairs))
         first, last = max(start - cosmic_rays.HALF_WINDOW, 0), min(stop + cosmic_rays.HALF_WINDOW, len(pairs))
         inside = slice(start - first, stop - first)
-        invalid = None if detector.saturated is None else detector.saturated[first:last]
+        invalid = saturated_pairs(detector.counts.frames(np.arange(2 * first, 2 * last)))
         clean, outlier = cosmic_rays.reject(pairs[first:last], aperture.threshold, invalid)
         clean, outlier = _repaired(clean[inside], detector), outlier[inside] & ~detector.bad
         changed += int(np.count_nonzero(outlier))
+        saturated.append(invalid[inside].mean(axis=(1, 2)))
         flux.append(extraction.weighted_sum(clean, aperture.flux, dispersed))
         edge.append(extraction.weighted_sum(clean, aperture.edge, dispersed))
         total, *others = [np.einsum("trc,rc->t", clean, moment) for moment in aperture.moments]
@@ -50,6 +51,7 @@ def extract(detector: Detector, aperture: Aperture, options: CalibrationOptions)
         np.concatenate(moments),
         np.concatenate(replaced),
         np.concatenate(removed),
+        np.concatenate(saturated),
         changed / pairs.size,
     )
 
@@ -61,7 +63,7 @@ def _all_pairs(detector: Detector, options: CalibrationOptions) -> Floats:
     pairs = np.empty((reads // 2, rows, columns))
     block = max(2, _BLOCK_SAMPLES // (rows * columns) // 2 * 2)
     for start in range(0, reads, block):
-        samples = electrons(detector.counts.frames(slice(start, start + block)), detector)
+        samples = electrons(detector.counts.frames(np.arange(start, min(start + block, reads))), detector)
         for _, step in steps:
             samples = step(samples)
         pairs[start // 2 : start // 2 + len(samples.signal)] = samples.signal

@@ -16,6 +16,8 @@ from spectramind.types import Floats
 
 _FEWEST_PAIRS = 50
 _CLIP_SIGMA = 5.0
+_LEVEL_SAMPLE = 500
+"""Pairs, evenly spaced, from which the level that changes are relative to is found."""
 
 
 def image_moments(
@@ -54,7 +56,7 @@ def position_response(flux: Floats, positions: Floats) -> Floats:
     powers += [first * second for first, second in combinations_with_replacement(powers, 2)]
     terms = np.stack(powers, axis=1)
     terms -= terms.mean(axis=0)
-    level = np.median(flux, axis=0)
+    level = np.median(flux[:: max(1, len(flux) // _LEVEL_SAMPLE)], axis=0)
     fast_flux = np.diff(flux / np.where(level > 0, level, 1.0), n=2, axis=0)
     fast_terms = np.diff(terms, n=2, axis=0)
     white = fast_flux.mean(axis=1)

@@ -30,7 +30,7 @@ class Series(NamedTuple):
 
     `flux` and `edge` electrons per pair; `moments` (pairs, M) of the star's image, each per electron of its core;
     `replaced` (pairs, B) whether a pixel's outlier was replaced; `removed` (pairs,) electrons of all the flux that the
-    replacements took away; `replaced_share` of all samples.
+    replacements took away; `saturated` (pairs,) the share of saturated pixels; `replaced_share` of all samples.
     """
 
     flux: Floats
@@ -38,4 +38,5 @@ class Series(NamedTuple):
     moments: Floats
     replaced: NDArray[np.bool_]
     removed: Floats
+    saturated: Floats
     replaced_share: float

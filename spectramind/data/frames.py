@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectramind.data.extremes import highest_counts
 from spectramind.data.layout import Dataset, Split
 from spectramind.data.parquet import read_array, read_series
 from spectramind.errors import QuarantineError
@@ -19,8 +18,6 @@ FULL_SCALE = int(np.iinfo(np.uint16).max)
 LINEARITY_TERMS = 6
 MOST_INVALID = 1e-3
 """Share of pixels or samples that may be not finite; more, and the file is refused."""
-MOST_SATURATED = 0.2
-"""Share of samples at full scale; more, and the exposure is refused."""
 MOST_DEAD = 0.5
 """Share of pixels marked dead; more, and the exposure is refused."""
 _CURE = "Restore the file from its source."
@@ -40,7 +37,7 @@ def read_exposure(dataset: Dataset, split: Split, planet_id: str, visit: int, in
     series = read_series(path, axis.time_h.size, instrument.n_pixels, instrument.bin_pixels)
     counts = _checked_counts(path, series, instrument)
     adc = dataset.adc(split, planet_id, instrument)
-    return RawExposure(planet_id, visit, instrument, counts, axis, adc, references, wavelengths)
+    return RawExposure(str(path), planet_id, visit, instrument, counts, axis, adc, references, wavelengths)
 
 
 def _references(files: dict[str, Path], instrument: Instrument) -> CalibrationFrames:
@@ -102,7 +99,7 @@ def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
 def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:
     if any(pixel.dtype != np.uint16 for pixel in series):
         series = list(_as_counts(path, np.stack(series)))
-    counts = Counts(series, highest_counts(series).reshape(instrument.rows, -1))
+    counts = Counts(series, instrument.last + 1 - instrument.first)
     constant = _constant_frames(series)
     lowest = series[0][constant]
     if constant.size / len(counts) > MOST_INVALID and not (lowest == FULL_SCALE).all():
@@ -113,11 +110,6 @@ def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrume
         frames = counts.frames()
         frames[constant] = FULL_SCALE
         counts = Counts.from_frames(frames)
-    if counts.highest.max() == FULL_SCALE:
-        share = float(np.mean([np.count_nonzero(pixel == FULL_SCALE) for pixel in series]) / len(counts))
-        if share > MOST_SATURATED:
-            found = f"{share:.0%}"
-            raise QuarantineError(path, f"at most {MOST_SATURATED:.0%} of samples at full scale", found, _CURE)
     return counts
 
 

@@ -128,6 +128,13 @@ def test_saturated_frames_do_not_count(quiet):
     assert single.quality[50, 0] & Quality.UNUSABLE
 
 
+@pytest.mark.parametrize("where", [(slice(None, None, 2),), (slice(None), slice(0, 3))], ids=["frames", "pixels"])
+def test_mostly_saturated_exposures_are_refused(quiet, where):
+    raw = with_counts(quiet[FGS1], lambda counts: counts.__setitem__(where, 65535))
+    with pytest.raises(QuarantineError, match="toy: expected at most 20% of samples at full scale"):
+        calibrate_exposure(raw, EVERY_PAIR)
+
+
 def test_a_pixel_that_is_always_saturated_is_repaired(quiet):
     raw = with_counts(quiet[FGS1], lambda counts: counts.__setitem__((slice(None), 15, 16), 65535))
     curve, _, summary = calibrate_exposure(raw, EVERY_PAIR)

