@@ -20,7 +20,7 @@ from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.samples import Series
 from spectramind.types import Floats
 
-_STRETCH = 1024
+_STRETCH = 2048
 """Pairs of one pixel at a time: some 40 KiB of float64."""
 _MATH = {"contract", "nnan", "ninf", "nsz"}
 """No NaN and no infinity gets here, which lets minima and maxima use the processor's vector units."""
@@ -248,10 +248,10 @@ def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np
 @_compiled
 def _add_saturated(counts: NDArray[np.uint16], saturated: NDArray[np.int64]) -> bool:
     """Count the pairs (n,) of which a read of `counts` (2 n,) is saturated; returns whether there are any."""
-    highest = np.uint16(0)
-    for count in counts:
-        highest = max(highest, count)
-    if highest < _SATURATED:
+    any_saturated = False
+    for i in range(len(counts)):
+        any_saturated |= counts[i] == _SATURATED
+    if not any_saturated:
         return False
     for i in range(len(saturated)):
         saturated[i] += max(counts[2 * i], counts[2 * i + 1]) == _SATURATED
