@@ -49,7 +49,10 @@ def light_curve(instrument: Instrument, seed: int = 0) -> LightCurve:
 
 @pytest.fixture(scope="module")
 def visit() -> CalibratedVisit:
-    steps = (StepStatistics("adc", 1.0, 2.0, 0.1, np.nan, 0.5), StepStatistics("dark", 2.0, 1 / 3, 0.1, 0.2, 1.0))
+    steps = (
+        StepStatistics("adc", 1.0, 2.0, 0.1, np.nan, 0.5, 3.0, 2.0),
+        StepStatistics("dark", 2.0, 1 / 3, 0.1, 0.2, 1.0, 2.0, np.nan),
+    )
     return CalibratedVisit(
         planet_id="0042",
         visit=1,
