@@ -154,6 +154,43 @@ def test_reads_in_the_other_order_give_the_same_curve(quiet):
     np.testing.assert_allclose(one.flux, other.flux, rtol=1e-6)
 
 
+def test_pairs_after_the_reset_can_be_cut(quiet):
+    raw = with_counts(quiet[AIRS], lambda counts: counts.__setitem__(slice(0, 10), counts[:10] // 2))
+    curve, _, _ = calibrate_exposure(raw, replace(EVERY_PAIR, reset_pairs=5))
+    whole, _, _ = calibrate_exposure(quiet[AIRS], EVERY_PAIR)
+    np.testing.assert_array_equal(curve.time_h, whole.time_h[5:])
+    assert curve.flux.mean() == pytest.approx(whole.flux.mean(), rel=1e-3)
+    with pytest.raises(QuarantineError, match="expected at least 5 CDS pairs, found 200 less the 196"):
+        calibrate_exposure(raw, replace(EVERY_PAIR, reset_pairs=196))
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"correct_linearity": False}, "nonlinearity"),
+        ({"subtract_dark": False}, "dark_current"),
+        ({"divide_flat": False}, "flat_field"),
+        ({"reject_outliers": False}, "outliers"),
+        ({"jitter": "keep"}, "jitter"),
+        ({"subtract_foreground": False}, "foreground"),
+    ],
+)
+def test_a_step_that_is_switched_off_is_not_reported_and_changes_the_curve(quiet, changes, missing):
+    curve, steps, _ = calibrate_exposure(quiet[FGS1], replace(EVERY_PAIR, **changes))
+    whole, _, _ = calibrate_exposure(quiet[FGS1], EVERY_PAIR)
+    assert [step.step for step in steps] == [name for name in STEPS if name != missing]
+    assert missing == "outliers" or not np.array_equal(curve.flux, whole.flux)
+
+
+def test_scatter_before_and_after_a_step_is_that_of_the_white_light_curve(quiet):
+    pairs = 16
+    _, steps, _ = calibrate_exposure(quiet[FGS1], CalibrationOptions(fgs1_bin_seconds=pairs * 7.5 * 3600 / 4000))
+    binning = next(step for step in steps if step.step == "time_binning")
+    photons = 1e6 / np.sqrt(221e3)
+    assert photons < binning.scatter_ppm_in < 1.3 * photons
+    assert binning.scatter_ppm_out == pytest.approx(binning.scatter_ppm_in / np.sqrt(pairs), rel=0.15)
+
+
 def test_every_step_reports_and_a_visit_holds_both_instruments(quiet):
     visit = calibrate_visit(lambda instrument: quiet[instrument], "1", 0, EVERY_PAIR)
     assert set(visit.curves) == {"FGS1", "AIRS-CH0"}

@@ -96,6 +96,27 @@ def test_centroid_of_a_shifted_star():
     assert (x / total, y / total) == (pytest.approx(16.1, abs=1e-3), pytest.approx(15.3, abs=1e-3))
 
 
+def test_a_breathing_image_is_seen_by_its_components_and_not_by_its_place():
+    """The image grows and shrinks about a fixed centre, and the flux with it."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32] - 15.5
+    width = rng.normal(2.0, 0.05, 3000)
+    images = np.exp(-0.5 * (rows**2 + columns**2) / width[:, None, None] ** 2)
+    images *= 2e5 / images.sum(axis=(1, 2))[:, None, None]
+    variance = images.mean(axis=0) + 350.0
+    frames = images + rng.normal(size=images.shape) * np.sqrt(variance)
+    flux = 2e5 * (1 + 0.05 * (width - 2.0)[:, None]) + rng.normal(0, 450, (3000, 1))
+    core = images[0] > 0.5 * images[0].max()
+    left = {}
+    for components in (0, 2):
+        moments = image_moments(core, frames[:80], variance, dispersed=False, components=components)
+        total, *others = np.einsum("trc,mrc->mt", frames, moments)
+        response = position_response(flux, (np.array(others) / total).T)
+        left[components] = np.corrcoef((flux / (1 + response))[:, 0], width)[0, 1]
+    assert left[0] > 0.6
+    assert abs(left[2]) < 0.3 * left[0]
+
+
 def test_jitter_is_removed_and_the_transit_stays():
     rng = np.random.default_rng(0)
     position = rng.normal(0, 0.1, (6000, 2))
