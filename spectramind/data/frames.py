@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 
 from spectramind.data.layout import Dataset, Split
@@ -20,6 +21,11 @@ MOST_INVALID = 1e-3
 """Share of pixels or samples that may be not finite; more, and the file is refused."""
 MOST_DEAD = 0.5
 """Share of pixels marked dead; more, and the exposure is refused."""
+PLAUSIBLE = {"dark": (-1e6, 1e6), "flat": (0.0, 10.0), "read": (0.0, 1e6), "linear_corr": (0.1, 10.0)}
+"""Between which values a pixel's dark current (electrons per second), response, read noise (electrons) and factor
+of the linearity correction lie; real detectors keep far from all of them."""
+_WELL_EXPOSED = 5e4
+"""Electrons at which the linearity correction is looked at."""
 _CURE = "Restore the file from its source."
 
 
@@ -88,12 +94,12 @@ def _as_flags(path: Path, values: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
     """Pixels whose reference values no detector can have: not finite, no response, no noise, no linear term."""
-    invalid = ~np.isfinite(planes).all(axis=0)
-    if kind in ("flat", "read"):
-        invalid |= ~(planes[0] > 0)
+    lowest, highest = PLAUSIBLE[kind]
+    values = planes
     if kind == "linear_corr":
-        invalid |= ~((planes[1] > 0.1) & (planes[1] < 10))
-    return np.asarray(invalid)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.stack([planes[1], polyval(_WELL_EXPOSED, planes) / _WELL_EXPOSED])
+    return ~((values > lowest) & (values < highest)).all(axis=0)
 
 
 def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:
@@ -131,7 +137,7 @@ def _as_counts(path: Path, samples: NDArray[Any]) -> NDArray[np.uint16]:
         raise QuarantineError(
             path, f"numbers in all but {MOST_INVALID:.1%} of samples", f"{share:.2%} not finite", _CURE
         )
-    numbers = np.where(measured, samples, samples.dtype.type(FULL_SCALE))
+    numbers = np.where(measured, samples, np.uint16(FULL_SCALE))
     inside = (numbers >= 0) & (numbers <= FULL_SCALE)
     if not (inside.all() and (numbers == np.floor(numbers)).all()):
         raise QuarantineError(path, f"whole counts from 0 to {FULL_SCALE}", f"other {samples.dtype} values", _CURE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 
 from spectramind.errors import QuarantineError
 
+LARGEST_FOOTER = 32 << 20
+"""Bytes; the widest challenge file's has 2 MB, and reading one takes twenty times its size of memory."""
+_NUMBERED = re.compile(r"column_[0-9]{1,9}")
 _CURE = "Restore the file from its source."
 _UNREADABLE = (OSError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 """What the Parquet readers raise on damaged files; Polars' panic does not derive from Exception."""
@@ -22,15 +27,24 @@ def _unreadable(path: Path, error: BaseException) -> QuarantineError:
 
 
 def _checked_footer(path: Path) -> tuple[pl.LazyFrame, int, list[str]]:
-    """The file, unread, and the rows and columns that its footer claims."""
+    """The file, unread, and the rows and columns that its footer claims.
+
+    QuarantineError if it is huge, or numbers the columns in another order than the challenge does.
+    """
     if not path.is_file():
         raise QuarantineError(path, "a file", "nothing", _CURE)
     try:
+        if (size := _footer_bytes(path)) > LARGEST_FOOTER:
+            raise QuarantineError(path, f"a footer of at most {LARGEST_FOOTER} bytes", f"{size}", _CURE)
         table = pl.scan_parquet(path, use_statistics=False, glob=False)
         names = table.collect_schema().names()
-        return table, int(table.select(pl.len()).collect().item()), names
+        rows = int(table.select(pl.len()).collect().item())
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
+    numbers = [int(name[7:]) for name in names if _NUMBERED.fullmatch(name)]
+    if numbers != sorted(numbers):
+        raise QuarantineError(path, "columns in the order of their numbers", "another order", _CURE)
+    return table, rows, names
 
 
 def _read(path: Path, table: pl.LazyFrame) -> pl.DataFrame:
@@ -38,6 +52,13 @@ def _read(path: Path, table: pl.LazyFrame) -> pl.DataFrame:
         return table.collect()
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
+
+
+def _footer_bytes(path: Path) -> int:
+    """What the end of a Parquet file says about the length of its footer."""
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 8), os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
 
 
 def read_array(path: Path, rows: int, columns: int) -> NDArray[Any]:
@@ -67,7 +88,7 @@ def _numbers(path: Path, rows: int, columns: int, wanted: Sequence[int]) -> pl.D
     if frame.height != rows:
         raise QuarantineError(path, f"{rows} rows", f"{frame.height}", _CURE)
     kinds = set(frame.dtypes)
-    if not all(kind.is_numeric() or kind == pl.Boolean for kind in kinds):
+    if not all(kind.is_integer() or kind.is_float() or kind == pl.Boolean for kind in kinds):
         raise QuarantineError(path, "numbers", ", ".join(sorted(str(kind) for kind in kinds))[:80], _CURE)
     if any(column.null_count() for column in frame.get_columns()):
         raise QuarantineError(path, "a value in every cell", "missing values", _CURE)
