@@ -99,7 +99,7 @@ def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
     if kind == "linear_corr":
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.stack([planes[1], polyval(_WELL_EXPOSED, planes) / _WELL_EXPOSED])
-    return ~((values > lowest) & (values < highest)).all(axis=0)
+    return np.asarray(~((values > lowest) & (values < highest)).all(axis=0))
 
 
 def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:

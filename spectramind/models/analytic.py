@@ -8,7 +8,7 @@ Training learns, from planets with known spectra: how far geometry, limb darkeni
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from spectramind.models.nuisance_learning import drift_scales, learn_nuisance_pr
 from spectramind.models.options import AnalyticOptions
 from spectramind.models.response import correct_response, learn_response
 from spectramind.models.spectral_prior import (
+    N_FEATURES,
     ReducedLikelihood,
     SpectralPrior,
     broad_gaussian,
@@ -38,6 +39,7 @@ from spectramind.types import Floats, Spectra, Star
 FORMAT = "spectramind-analytic-1"
 FEWEST_PLANETS = 8
 IMPLAUSIBLE = "implausible depth"
+_CHECKPOINT_CURE = "Point to a directory that training wrote with this version and these settings."
 TYPICAL_WINDOW_H = 8.0
 """Length of a visit from which the learning of mid-transits starts."""
 
@@ -121,22 +123,62 @@ class AnalyticModel:
 
     @classmethod
     def load(cls, directory: Path) -> AnalyticModel:
-        """Raises InputError if the files are missing or of another format."""
+        """Raises InputError if the files are missing, damaged, of another format or those of a model of another size,
+        whose arrays are then listed."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         path = directory / "model.json"
-        header: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"format": "no model.json"}
+        try:
+            header: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"format": "no model.json"}
+        except ValueError as error:
+            raise InputError(path, FORMAT, f"damaged text ({error})", _CHECKPOINT_CURE) from None
         if header.get("format") != FORMAT:
-            raise InputError(path, FORMAT, str(header.get("format")), "Point to a directory that training wrote.")
-        arrays = load_file(directory / "model.safetensors")
+            raise InputError(path, FORMAT, str(header.get("format")), _CHECKPOINT_CURE)
+        path = directory / "model.safetensors"
+        try:
+            arrays = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(path, "the arrays of a model", str(error), _CHECKPOINT_CURE) from None
+        layout = Layout(**header["layout"])
+        if wrong := _other_shapes(arrays, layout):
+            raise InputError(path, f"the arrays of a model with {layout}", "; ".join(wrong), _CHECKPOINT_CURE)
         return cls(
             NuisancePrior.from_arrays(arrays),
             arrays["response"],
             SpectralPrior.from_arrays(arrays),
             header["width"],
-            Layout(**header["layout"]),
+            layout,
             header["amplitude_steps"],
         )
+
+
+def _other_shapes(arrays: Mapping[str, Floats], layout: Layout) -> list[str]:
+    """What the arrays of a checkpoint lack, have beside, or have in another shape, one entry per array."""
+    planets, components = arrays["spectrum.centres"].shape if "spectrum.centres" in arrays else (0, 0)
+    shared, visit, bins, one = layout.n_shared, layout.n_per_visit, N_WAVELENGTHS, (1,)
+    expected: dict[str, tuple[int, ...]] = {
+        "nuisance.shared_law": (shared, 3),
+        "nuisance.shared_covariance": (shared, shared),
+        "nuisance.visit_mean": (visit,),
+        "nuisance.visit_covariance": (visit, visit),
+        "response": (bins,),
+        "spectrum.basis": (bins, 1 + components),
+        "spectrum.remainder": (bins,),
+        "spectrum.centres": (planets, components),
+        "spectrum.scatter": (components, components),
+        "spectrum.level_mean": one,
+        "spectrum.level_sigma": one,
+        "spectrum.regression": (N_FEATURES,),
+        "spectrum.amplitude_sigma": one,
+        "spectrum.typical_log_amplitude": one,
+    }
+    found = {name: array.shape for name, array in arrays.items()}
+    return [
+        f"{name} {found.get(name, 'missing')} instead of {expected.get(name, 'nothing')}"
+        for name in sorted(expected.keys() | found.keys())
+        if found.get(name) != expected.get(name)
+    ]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ AMPLITUDE_REACH = 2.5
 """The amplitude grid spans this many standard deviations on either side of the regression."""
 REGRESSION_RIDGE = 3.0
 SMALLEST_SHAPE = 1e-6
+N_FEATURES = 6
+"""Length of `features`."""
 
 
 @dataclass(frozen=True)

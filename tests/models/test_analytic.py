@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from spectramind.errors import InputError
 from spectramind.instruments import N_WAVELENGTHS
@@ -117,4 +120,63 @@ def test_a_fit_with_other_nuisances_is_refused():
 
 def test_a_directory_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"model\.json"):
+        AnalyticModel.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    train(range(16))[0][0].save(folder)
+    return folder
+
+
+MORE_DRIFT = (("mean (4,)", "(8,)"), ("covariance (4, 4)", "(8, 8)"))
+
+
+def drop_basis(arrays, header):
+    del arrays["spectrum.basis"]
+
+
+def more_drift(arrays, header):
+    header["layout"]["drift_degree"] = 3
+
+
+def fewer_bins(arrays, header):
+    arrays["response"] = arrays["response"][:282]
+
+
+def from_elsewhere(arrays, header):
+    arrays["encoder.weight"] = np.ones((8, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        (drop_basis, {"spectrum.basis missing"}),
+        (
+            more_drift,
+            {"nuisance.visit_mean (4,) instead of (8,)", "nuisance.visit_covariance (4, 4) instead of (8, 8)"},
+        ),
+        (fewer_bins, {"response (282,) instead of (283,)"}),
+        (from_elsewhere, {"encoder.weight (8, 8) instead of nothing"}),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_with_its_keys(change, keys, checkpoint, tmp_path):
+    arrays = load_file(checkpoint / "model.safetensors")
+    header = json.loads((checkpoint / "model.json").read_text())
+    change(arrays, header)
+    save_file(arrays, tmp_path / "model.safetensors")
+    (tmp_path / "model.json").write_text(json.dumps(header))
+    with pytest.raises(InputError, match=r"model\.safetensors: expected the arrays of a model") as refused:
+        AnalyticModel.load(tmp_path)
+    assert all(key in refused.value.found for key in keys)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_checkpoint_is_refused(name, share, checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path, dirs_exist_ok=True)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=name):
         AnalyticModel.load(tmp_path)
