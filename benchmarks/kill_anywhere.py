@@ -100,7 +100,8 @@ class Pipeline:
     def units(self) -> dict[Path, int]:
         """Finished units, and when each was."""
         manifests = (path for kind in UNITS for path in (self.folder / "store" / kind).rglob(MANIFEST))
-        return {path.parent: path.stat().st_mtime_ns for path in sorted(manifests)}
+        visible = sorted(path for path in manifests if path.parent.suffix != ".partial")
+        return {path.parent: path.stat().st_mtime_ns for path in visible}
 
     def begun(self) -> set[Path]:
         """Units that were not finished."""

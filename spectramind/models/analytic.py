@@ -8,7 +8,7 @@ Training learns, from planets with known spectra: how far geometry, limb darkeni
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,9 @@ from spectramind.types import Floats, Spectra, Star
 
 FORMAT = "spectramind-analytic-1"
 FEWEST_PLANETS = 8
-IMPLAUSIBLE = "implausible depth"
+IMPLAUSIBLE, UNDETECTED = "implausible depth", "no transit found"
+DETECTION_SIGMA = 5.0
+"""Mean depth over its own standard deviation below which no transit was seen."""
 _CHECKPOINT_CURE = "Point to a directory that training wrote with this version and these settings."
 TYPICAL_WINDOW_H = 8.0
 """Length of a visit from which the learning of mid-transits starts."""
@@ -83,13 +85,13 @@ class AnalyticModel:
         self, fit: PlanetFit, star: Star, widths: Sequence[float]
     ) -> tuple[dict[float, tuple[Floats, Floats]], tuple[str, ...]]:
         """Mean and covariance by kernel width, and the planet's flags. A posterior that reaches below zero depth means
-        a
-        fit gone astray: the planet falls back to the prior."""
+        a fit gone astray, one whose depth does not stand out of its own sigma a transit that is not there: the planet
+        falls back to the prior."""
         reduced = self._reduced(fit, star)
         found = {width: posterior(reduced, star, self.spectra, width, self.amplitude_steps) for width in widths}
-        if fit.flags or min(mean.min() for mean, _ in found.values()) > 0:
+        if fit.flags or not (doubt := _doubt(found.values())):
             return found, fit.flags
-        return self._posteriors(replace(fit, flags=(IMPLAUSIBLE,)), star, widths)
+        return self._posteriors(replace(fit, flags=(doubt,)), star, widths)
 
     @cached_property
     def any_spectrum(self) -> Gaussian:
@@ -179,6 +181,16 @@ def _other_shapes(arrays: Mapping[str, Floats], layout: Layout) -> list[str]:
         for name in sorted(expected.keys() | found.keys())
         if found.get(name) != expected.get(name)
     ]
+
+
+def _doubt(posteriors: Iterable[tuple[Floats, Floats]]) -> str:
+    """Why a planet's posteriors (mean, covariance) cannot be trusted; empty if they can."""
+    for mean, covariance in posteriors:
+        if mean.min() <= 0:
+            return IMPLAUSIBLE
+        if mean.mean() < DETECTION_SIGMA * np.sqrt(covariance.mean()):
+            return UNDETECTED
+    return ""
 
 
 @dataclass(frozen=True)
