@@ -257,6 +257,12 @@ def _sync_tree(folder: Path) -> None:
         list(pool.map(sync_path, directories))
 
 
+def _bytes_written(target: Path) -> int:
+    """Size of what there is of a unit that could not be finished."""
+    files = (path for partial in target.parent.glob(f".{target.name}.*.partial") for path in partial.rglob("*"))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def _hidden_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
 
@@ -306,7 +312,8 @@ _CURES = {
     errno.EPERM: "Make the folder writable or point outputs.store to another one.",
     errno.EMFILE: "Raise the limit on open files (ulimit -n), then run again.",
 }
-_ONLY_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ONLY_WRITING = {*_NO_ROOM, errno.EROFS}
 
 
 @contextmanager
@@ -324,7 +331,8 @@ def _store_errors(target: Path, *, while_writing: bool = False) -> Iterator[None
         if while_writing and not ours:
             raise
         reason = error.strerror or str(error)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            reason += f", {shutil.disk_usage(target.parent).free} bytes free"
+        if error.errno in _NO_ROOM:
+            needed, free = _bytes_written(target), shutil.disk_usage(target.parent).free
+            reason += f", more than {needed} bytes needed, {free} bytes free on the disk"
         cure = _CURES.get(error.errno or 0, "Check the folder and run again.")
         raise StoreError(f"{target}: cannot be written ({reason}). {cure}") from error

@@ -12,14 +12,16 @@ import pytest
 from spectramind.simulation.dataset import SimulatedDataset, simulate_dataset
 from spectramind.simulation.options import SimulationOptions
 
+TINY = SimulationOptions(
+    train_planets=10, test_planets=3, airs_frames=120, fgs1_frames=240, two_visit_fraction=0.0, cut_fraction=0.0
+)
+SEED = 5
+
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDataset:
     """Ten train and three test planets with few frames; the last train planet's FGS1 frames are cut short."""
-    options = SimulationOptions(
-        train_planets=10, test_planets=3, airs_frames=120, fgs1_frames=240, two_visit_fraction=0.0, cut_fraction=0.0
-    )
-    made = simulate_dataset(tmp_path_factory.mktemp("simulated") / "tiny", options, seed=5, workers=2)
+    made = simulate_dataset(tmp_path_factory.mktemp("simulated") / "tiny", TINY, SEED, workers=2)
     damaged = made.root / "train" / made.train_ids[-1] / "FGS1_signal_0.parquet"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     return made

@@ -47,9 +47,9 @@ def stopped_with_one_line(done: Result, message: str) -> bool:
 def test_a_full_disk_is_named_and_leaves_only_whole_units(simulated: SimulatedDataset, tmp_path: Path) -> None:
     with largest_file(100_000):
         done = calibrate(simulated, tmp_path)
-    assert stopped_with_one_line(done, r"\S+/store/cubes/\S+: cannot be written \(File too large\)\. Raise .+"), (
-        done.stderr
-    )
+    assert stopped_with_one_line(
+        done, r"\S+/store/cubes/\S+: cannot be written \(File too large, more than \d+ bytes .+\)\. Raise .+"
+    ), done.stderr
     assert not any(verify_unit(unit) for unit in units(tmp_path))
     assert not any(unit.parent.name == "AIRS-CH0" for unit in units(tmp_path))
     assert not list((tmp_path / "store" / "cubes").rglob("*.partial"))
