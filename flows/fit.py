@@ -13,7 +13,7 @@ from flows.contracts import judge
 from flows.tables import fits_table
 from flows.units import FIT, FIT_SUMMARY, FitJob, fit_identity, fit_unit
 from flows.workspace import Workspace
-from spectramind.data.layout import Split
+from spectramind.data.layout import Split, usable_star
 from spectramind.errors import SettingsError
 from spectramind.provenance.units import unit_path
 from spectramind.transit.fit import PlanetFit
@@ -71,7 +71,7 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
 
 
 def _job(work: Workspace, split: Split, planet_id: str, calibration: Calibration) -> FitJob:
-    star = work.dataset.star(split, planet_id)
+    star = usable_star(work.dataset.star(split, planet_id))
     visits = calibration.visits[split, planet_id]
     options = work.settings.transit
     cubes = {f"visit_{v.visit.visit}/{name}": digest for v in visits for name, digest in v.digests.items()}

@@ -32,7 +32,9 @@ WAVELENGTH_COLUMNS = tuple(f"wl_{number}" for number in range(1, N_WAVELENGTHS +
 STAR_COLUMNS = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
 LONGEST_AXIS = 10_000_000
 """Frames; a footer that claims more is refused before it is read."""
-_SECONDS_PER_HOUR = 3600.0
+TYPICAL_STAR = Star("", Rs=1.0, Ms=1.0, Ts=5772.0, Mp=1.0, e=0.0, P=4.0, sma=10.0, i=89.0)
+"""A Sun with a hot Jupiter."""
+_SECONDS_PER_HOUR, _DAYS_PER_YEAR, _SOLAR_RADII_PER_AU = 3600.0, 365.25, 215.03
 
 
 @dataclass(frozen=True)
@@ -300,6 +302,24 @@ def implausible(star: Star) -> tuple[str, ...]:
         "i": 45 < star.i <= 90,
     }
     return tuple(name for name, good in plausible.items() if not good)
+
+
+def usable_star(star: Star) -> Star:
+    """`star` with stand-ins for what is `implausible`, so that its planet can be fitted and predicted.
+
+    An inclination over 90 degrees becomes its mirror image; period or semi-major axis follow from each other by
+    Kepler's third law; everything else becomes a typical host's.
+    """
+    doubtful = implausible(star)
+    values = {name: getattr(TYPICAL_STAR if name in doubtful else star, name) for name in STAR_COLUMNS}
+    if "i" in doubtful and 90 < star.i < 135:
+        values["i"] = 180 - star.i
+    axis_per_period = _SOLAR_RADII_PER_AU * values["Ms"] ** (1 / 3) / values["Rs"]
+    if "sma" in doubtful:
+        values["sma"] = axis_per_period * (values["P"] / _DAYS_PER_YEAR) ** (2 / 3)
+    elif "P" in doubtful:
+        values["P"] = _DAYS_PER_YEAR * (values["sma"] / axis_per_period) ** 1.5
+    return Star(star.planet_id, **values)
 
 
 def _labels(path: Path) -> tuple[tuple[str, ...], Floats]:

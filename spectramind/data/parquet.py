@@ -55,10 +55,11 @@ def _read(path: Path, table: pl.LazyFrame) -> pl.DataFrame:
 
 
 def _footer_bytes(path: Path) -> int:
-    """What the end of a Parquet file says about the length of its footer."""
+    """What the end of a Parquet file says about the length of its footer; 0 for other files."""
     with path.open("rb") as file:
         file.seek(-min(path.stat().st_size, 8), os.SEEK_END)
-        return int.from_bytes(file.read(4), "little")
+        length, magic = file.read(4), file.read(4)
+    return int.from_bytes(length, "little") if magic == b"PAR1" else 0
 
 
 def read_array(path: Path, rows: int, columns: int) -> NDArray[Any]:
