@@ -1,14 +1,15 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 from toy_dataset import HEADER, STAR, wavelengths, write_axes, write_dataset_2024, write_visit
 
-from spectramind.data.layout import open_dataset, time_axis
+from spectramind.data.layout import implausible, open_dataset, time_axis, usable_star
 from spectramind.errors import InputError, QuarantineError
 from spectramind.instruments import AIRS, FGS1
-from spectramind.types import Adc
+from spectramind.types import Adc, Star
 
 
 def edit(path, old, new):
@@ -180,3 +181,24 @@ def test_axis_with_a_text_column_stops(root):
     frame.write_parquet(root / "axis_info.parquet")
     with pytest.raises(InputError, match="FGS1-axis0-h"):
         open_dataset(root)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("i", 91.0, 89.0),
+        ("i", float("nan"), 89.0),
+        ("sma", 0.0, 15.62),  # by Kepler's third law; the table says 15.4
+        ("P", -3.0, 6.75),  # the table says 6.9
+        ("Rs", 6.7e8, 1.0),
+        ("Ts", float("nan"), 5772.0),
+        ("e", 1.2, 0.0),
+    ],
+)
+def test_doubtful_stars_get_stand_ins(column, value, expected):
+    sound = Star("21", *map(float, STAR.split(",")))
+    star = usable_star(replace(sound, **{column: value}))
+    assert getattr(star, column) == pytest.approx(expected, rel=0.01)
+    assert not implausible(star)
+    assert replace(star, **{column: getattr(sound, column)}) == sound
+    assert usable_star(sound) == sound

@@ -32,6 +32,7 @@ def test_marks_line_ends_and_semicolons_do_not_matter(tmp_path, content):
         b"planet_id,Rs\n7,\xff\xfe\n",
         "planet_id,Rs\n7,1\n".encode("utf-16-le"),
         b'planet_id,Rs\n7,"1\n',
+        "planet_id,Rs,näme\n7,1,2\n".encode("latin-1"),
     ],
 )
 def test_damaged_tables_are_refused(tmp_path, content):
@@ -46,6 +47,13 @@ def test_a_decimal_comma_is_refused_not_misread(tmp_path):
     path.write_text("planet_id;Rs\n7;1,5\n")
     with pytest.raises(InputError, match="row 1, column Rs"):
         read_table(path).floats(("Rs",))
+
+
+def test_tabs_are_refused_not_misread(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("planet_id\tRs\n7\t1.5\n")
+    with pytest.raises(InputError, match="columns planet_id"):
+        read_table(path).planet_ids()
 
 
 def test_duplicate_planets_are_refused(tmp_path):

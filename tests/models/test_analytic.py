@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from spectramind.errors import InputError
 from spectramind.instruments import N_WAVELENGTHS
-from spectramind.models.analytic import IMPLAUSIBLE, AnalyticModel, train_analytic
+from spectramind.models.analytic import IMPLAUSIBLE, UNDETECTED, AnalyticModel, train_analytic
 from spectramind.models.options import AnalyticOptions
 from spectramind.transit.fit import PlanetFit
 from spectramind.transit.joint import SpectrumLikelihood
@@ -104,6 +104,25 @@ def test_flagged_and_implausible_fits_fall_back_to_a_wide_prior():
     assert result.flags == (("no transit in the window",), (IMPLAUSIBLE,))
     assert (result.mean > 0).all()
     assert (result.sigma > labels.std()).all()
+
+
+def test_a_depth_within_its_noise_is_no_transit():
+    """The planet keeps the wide prior."""
+    (model, _), fits, stars, labels = train(range(16))
+    level = labels[0].mean()
+
+    def result(depth_sigmas):
+        noise = level / depth_sigmas * np.sqrt(N_WAVELENGTHS)
+        precision = np.eye(N_WAVELENGTHS) / noise**2
+        size = fits[0].layout.size
+        nuisance = 1e8 * np.eye(size)
+        score = np.r_[precision @ labels[0], np.zeros(size)]
+        likelihood = SpectrumLikelihood(precision, np.zeros((N_WAVELENGTHS, size)), nuisance, score)
+        return model.predict([replace(fits[0], likelihood=likelihood)], stars[:1])
+
+    assert result(1.0).flags == ((UNDETECTED,),)
+    assert result(1.0).sigma.mean() > labels.mean(axis=1).std()
+    assert result(100.0).flags == ((),)
 
 
 def test_too_few_planets_are_refused():
