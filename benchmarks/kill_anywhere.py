@@ -105,7 +105,7 @@ class Pipeline:
 
     def begun(self) -> set[Path]:
         """Units that were not finished."""
-        return set((self.folder / "store").rglob("*.partial"))
+        return {path for path in (self.folder / "store").rglob("*.partial") if path.is_dir()}  # Zarr's files are theirs
 
     def digests(self) -> dict[str, str]:
         """Of every unit of the store and every result of the run."""
