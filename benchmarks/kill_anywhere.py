@@ -120,13 +120,13 @@ class Pipeline:
         return damaged + [f"{path}: left behind" for path in self.begun()]
 
     def locked(self) -> list[str]:
-        """Locks that somebody holds."""
+        """Locks that somebody holds on to; a killed process lets go when the disk has answered it."""
         return [path.name for path in self.folder.rglob("*.lock") if _held(path)]
 
 
 def _held(path: Path) -> bool:
     try:
-        with FileLock(path, timeout=0):
+        with FileLock(path, timeout=GRACE_S):
             return False
     except Timeout:
         return True
