@@ -12,6 +12,7 @@ from spectramind.types import Floats
 
 HALF_WINDOW = 2
 """The running median spans five samples: it follows an ingress, and two hits in a row do not move it."""
+_NEIGHBOURS = np.array([-2, -1, 1, 2])
 _SCATTER_SAMPLE = 1000
 """Differences, evenly spaced in time, from which a scatter is found."""
 
@@ -28,11 +29,11 @@ def scatter(series: NDArray[Any]) -> Floats:
 def reject(
     series: NDArray[Any], threshold: NDArray[Any], invalid: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Replace outliers and `invalid` samples by the running median of five samples along the first axis, mirrored at
-    both ends; returns the cleaned series and what was replaced.
+    """Replace outliers and `invalid` samples by the median of the two before and the two after them along the first
+    axis, mirrored at both ends; returns the cleaned series and what was replaced.
 
-    An outlier differs from the running median by over `threshold`, which is broadcast against one sample. Values on
-    both sides are rejected alike, so that noise alone is not biased.
+    An outlier differs from the median of the five by over `threshold`, which is broadcast against one sample. The
+    sample itself does not enter its replacement, and values on both sides are rejected alike: nothing is biased.
     """
     # If both neighbours are within the threshold of a sample, so is the median of five that holds all three.
     jumps = np.abs(np.diff(series, axis=0)) > threshold
@@ -40,15 +41,16 @@ def reject(
     suspect[1:] |= jumps
     suspect[:-1] |= jumps
     times, *elsewhere = np.nonzero(suspect)
-    around = times + np.arange(-HALF_WINDOW, HALF_WINDOW + 1)[:, None]
+    around = times + _NEIGHBOURS[:, None]
     last = len(series) - 1
     around = np.clip(np.where(around > last, 2 * last - around, np.abs(around)), 0, last)
-    expected = np.median(series[(around, *elsewhere)], axis=0)
-    limit = np.broadcast_to(threshold, series.shape[1:])[tuple(elsewhere)]
-    replace = np.abs(series[suspect] - expected) > limit
+    _, low, high, _ = np.sort(series[(around, *elsewhere)], axis=0)
+    value = series[suspect]
+    distance = np.maximum(np.maximum(low - value, value - high), 0.0)
+    replace = distance > np.broadcast_to(threshold, series.shape[1:])[tuple(elsewhere)]
     if invalid is not None:
         replace |= invalid[suspect]
     clean = series.copy(order="K")
-    clean[tuple(index[replace] for index in (times, *elsewhere))] = expected[replace]
+    clean[tuple(index[replace] for index in (times, *elsewhere))] = 0.5 * (low + high)[replace]
     suspect[suspect] = replace
     return clean, suspect

@@ -20,6 +20,8 @@ _MOST_SATURATED = 0.2
 """Share of saturated samples above which the exposure is refused."""
 _SATURATED_FRAME = 0.05
 """Share of saturated pixels above which a pair counts for nothing."""
+_SATURATED_PIXEL = 0.05
+"""Share of saturated samples above which a pixel counts as bad."""
 
 
 class Detector(NamedTuple):
@@ -46,7 +48,7 @@ def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
     """The exposure without its first `reset_pairs` pairs. QuarantineError if hardly any pair is left or most of the
     samples are saturated.
 
-    Bad pixels are the dead, the hot and those that are saturated in any sampled pair.
+    Bad pixels are the dead, the hot and those that are often saturated.
     """
     instrument = raw.instrument
     columns = slice(None, None, -1) if instrument.dispersed else slice(None)
@@ -76,7 +78,7 @@ def prepare(raw: RawExposure, options: CalibrationOptions) -> Detector:
                 "Restore the file from its source.",
             )
         sample, sampled_counts = sample[usable], sampled_counts[np.repeat(usable, 2)]
-        bad |= saturated[usable].any(axis=0)
+        bad |= saturated[usable].mean(axis=0) > _SATURATED_PIXEL
     time_h = (raw.axis.time_h + raw.axis.integration_s / 7200.0)[cut:].reshape(-1, 2).mean(axis=1)
     return Detector(
         instrument,

@@ -232,14 +232,14 @@ def _jumps(series: Floats, threshold: float) -> bool:
 
 @_compiled
 def _reject(padded: Floats, threshold: float, clean: Floats, outlier: NDArray[np.bool_]) -> int:
-    """`clean` (n,): the series padded[2:-2] with outliers replaced by the median of five; returns their number."""
+    """`clean` (n,): the series padded[2:-2] with outliers replaced; returns their number."""
     found = 0
     for i in range(len(clean)):
         a, b, c, d, e = padded[i], padded[i + 1], padded[i + 2], padded[i + 3], padded[i + 4]
-        low, high = max(min(a, b), min(c, d)), min(max(a, b), max(c, d))
-        median = max(min(low, high), min(max(low, high), e))
-        is_outlier = abs(c - median) > threshold
-        clean[i] = median if is_outlier else c
+        one, other = max(min(a, b), min(d, e)), min(max(a, b), max(d, e))  # the middle two of the neighbours
+        median_of_all = max(min(one, other), min(max(one, other), c))
+        is_outlier = abs(c - median_of_all) > threshold
+        clean[i] = 0.5 * (one + other) if is_outlier else c
         outlier[i] = is_outlier
         found += is_outlier
     return found
@@ -265,7 +265,7 @@ def _reject_saturated(counts: NDArray[np.uint16], padded: Floats, clean: Floats,
     for i in range(len(clean)):
         if max(counts[2 * i], counts[2 * i + 1]) == _SATURATED and not outlier[i]:
             outlier[i] = True
-            clean[i] = np.median(padded[i : i + 5])
+            clean[i] = np.median(np.array([padded[i], padded[i + 1], padded[i + 3], padded[i + 4]]))
             found += 1
     return found
 

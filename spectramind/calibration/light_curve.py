@@ -61,7 +61,7 @@ def to_light_curve(
     count = np.maximum(n_pairs, 1)[:, None]
     variance = pair_variance / count * (1.0 + (_REPLACED_VARIANCE - 1.0) * replaced / count)
     touched = time_binning.bin_sum((series.replaced | outlier).astype(np.int64), bins) > 0
-    saturated = time_binning.bin_sum((~usable).astype(np.int64), bins) > 0
+    saturated = time_binning.bin_sum(series.saturated, bins) > 0
     lost = ~filled[:, None] | ~(area > 0)
     quality = (
         Quality.REPAIRED_PIXEL * (borrowed > _BORROWED_FLAG)
