@@ -6,12 +6,12 @@ Each instrument of a visit is a unit of its own, so that a run of one stage leav
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 
 from prefect import flow
 
 from flows.batches import make_units
 from flows.contracts import judge, publish_data_quality
-from flows.published import link
 from flows.run_directory import RunDirectory
 from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
 from flows.units import CubeJob, calibrate_unit, cube_identity
@@ -82,7 +82,11 @@ def _calibrate(work: Workspace) -> Calibration:
         if reason := unfit.get((visit.planet_id, visit.split)):
             refused.setdefault(visit.key, reason)
     judge(work, "raw_visits", raw_visits_table(work.visits, ABSENT, refused))
-    statistics = [Statistics.read(*units.visit.key, job.target / STATISTICS) for units in visits for job in units.jobs]
+    statistics = [
+        Statistics.read(*units.visit.key, job.target / STATISTICS, units.digests[job.instrument.name])
+        for units in visits
+        for job in units.jobs
+    ]
     for row, reason in judge(work, "calibrated_visits", light_curves_table(statistics)).quarantined.items():
         planet_id, split, number, _instrument = row
         refused.setdefault(_key(split, planet_id, int(number)), reason)
@@ -94,10 +98,9 @@ def _calibrate(work: Workspace) -> Calibration:
     calibration = Calibration(usable, refused)
     for key, reason in refused.items():
         work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
-    work.statistics, work.set_aside = statistics, calibration.quarantined
+    work.statistics, work.set_aside = statistics, dict(calibration.quarantined)
     work.run.set_data_rev(work.data_revision)
     publish_data_quality(work)
-    link("data-quality", work.run.path / "calibration" / "data_quality.html", "Data-quality report")
     require_enough(work, "train", calibration.reasons("train"))
     require_enough(work, "test", calibration.reasons("test"))
     return calibration
@@ -106,19 +109,22 @@ def _calibrate(work: Workspace) -> Calibration:
 def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
     """InputError if more train planets are lost than `data.quarantine_limit` allows, or all planets of a split.
 
-    Planets that the time budget kept from being worked on are not lost.
+    One train planet may always be lost, so that small data sets survive a bad file. A lost test planet is answered by
+    the fallback and never ends the run. Planets that the time budget kept from being worked on are not lost.
     """
     lost = {planet: reason for planet, reason in lost.items() if reason != OUT_OF_TIME}
     total = len(work.planets[split])
     limit = work.settings.data.quarantine_limit
-    allowed = max(limit * total, 2.0) if split == "train" else total - 1
-    if total and len(lost) > min(allowed, total - 1):
+    allowed = min(max(floor(limit * total + 1e-9), 1) if split == "train" else total, total - 1)
+    if total and len(lost) > allowed:
+        publish_data_quality(work)
         names = "; ".join(f"{planet}: {reason}" for planet, reason in list(lost.items())[:3])
         raise InputError(
             work.dataset.root / split,
-            f"at most {min(allowed, total - 1):.0f} of {total} {split} planets set aside",
+            f"at most {allowed} of {total} {split} planets set aside",
             f"{len(lost)} ({names})",
-            "Restore their files, or raise data.quarantine_limit.",
+            f"Restore their files, or raise data.quarantine_limit ({limit:g}); "
+            f"{work.run.path / 'calibration' / 'data_quality.html'} has them all.",
         )
 
 

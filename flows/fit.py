@@ -65,6 +65,7 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
                 known.pop(row[0], None)
     for planet, reason in failed.items():
         work.warn(f"set aside: planet {planet} ({split}): {reason}")
+        work.set_aside.update({units.visit.key: reason for units in calibration.visits[split, planet]})
     require_enough(work, split, lost)
     work.fits[split] = fits
     return fits

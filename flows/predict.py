@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from prefect import flow
 
 from flows.batches import remembered_unit
 from flows.calibrate import calibrate
-from flows.contracts import judge, publish_data_quality
+from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
 from flows.published import markdown, replace_tree
 from flows.run_directory import RunDirectory
@@ -24,7 +24,7 @@ from flows.train import Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.errors import InputError
-from spectramind.provenance.digests import code_digest
+from spectramind.provenance.digests import code_digest, digest_json
 from spectramind.provenance.units import unit_path
 from spectramind.types import Spectra
 
@@ -61,10 +61,14 @@ def _predict(work: Workspace) -> Prediction:
     calibration = work.calibration or calibrate(work.settings, work.run)
     training = work.training or train_v50(work.settings, work.run)
     fits = fit_split(work, "test", calibration)
-    identity = _identity(planets, fits, training)
+    doubts = planet_flags(work, "test")
+    identity = _identity(planets, fits, training, doubts)
     target = unit_path(work.layout.predictions, identity)
 
-    digest = remembered_unit(work, "predict", target, identity, lambda folder: _write(planets, fits, training, folder))
+    def write(folder: Path) -> None:
+        _write(planets, fits, training, doubts, folder)
+
+    digest = remembered_unit(work, "predict", target, identity, write)
     spectra = read_predictions(target / PREDICTIONS)
     fallback = tuple(planet for planet in planets if planet not in fits.digests)
     judge(work, "predictions", predictions_table(spectra, fallback))
@@ -77,12 +81,15 @@ def _predict(work: Workspace) -> Prediction:
     return Prediction(target, digest, spectra, fallback)
 
 
-def _identity(planets: Sequence[str], fits: Fits, training: Training) -> dict[str, Any]:
+def _identity(
+    planets: Sequence[str], fits: Fits, training: Training, doubts: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     return {
         "kind": "predicted spectra",
         "inputs": {
             **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
             "checkpoint": training.digest,
+            "doubts": digest_json({planet: list(words) for planet, words in doubts.items()}),
         },
         "settings": {"planets": list(planets)},
         "code": code_digest(
@@ -92,10 +99,13 @@ def _identity(planets: Sequence[str], fits: Fits, training: Training) -> dict[st
     }
 
 
-def _write(planets: Sequence[str], fits: Fits, training: Training, folder: Path) -> None:
+def _write(
+    planets: Sequence[str], fits: Fits, training: Training, doubts: Mapping[str, Sequence[str]], folder: Path
+) -> None:
     spectra = with_fallback(planets, Predictor.load(training.path), fits)
     spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
-    flags = {planet: list(words) for planet, words in zip(planets, spectra.flags, strict=True) if words}
+    flags = {planet: [*words, *doubts.get(planet, ())] for planet, words in zip(planets, spectra.flags, strict=True)}
+    flags = {planet: words for planet, words in flags.items() if words}
     (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
     if spectra.covariance is not None:
         _write_covariance(folder / COVARIANCE, spectra)

@@ -4,9 +4,10 @@ A suite is a JSON file in `expectations/`. Each expectation's `meta` says what a
 
     on_failure   stop        the data set cannot be used: the flow ends with exit code 2
                  quarantine  the planet of each failing row is set aside by name
-                 report      shown in the report, nothing else happens
+                              flag        the planet of each failing row stays in and carries a flag
     meaning      one sentence: what is wrong when the expectation fails
     cure         one sentence: what to do about it
+    limits       learned     from data sets, by `benchmarks/expectation_limits.py`; left out where physics sets them
 """
 
 from __future__ import annotations
@@ -52,6 +53,22 @@ class Finding:
     rows: tuple[Row, ...]
     meaning: str
     cure: str
+    values: tuple[str, ...] = ()
+    """what was found in each of `rows`"""
+    instrument: str = ""
+    """the instrument whose rows are judged; empty for all"""
+    between: tuple[float | None, float | None] = (None, None)
+    """the limits as numbers, where they are numbers"""
+
+    @property
+    def subject(self) -> str:
+        """What is judged, in words."""
+        return f"{self.column} of {self.instrument}" if self.instrument else self.column
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Finding:
+        lists = {name: tuple(document[name]) for name in ("values", "between")}
+        return cls(**{**document, **lists, "rows": tuple(map(tuple, document["rows"]))})
 
 
 @dataclass(frozen=True)
@@ -82,8 +99,9 @@ class SuiteResult:
         reasons: dict[Row, str] = {}
         for finding in self.failures:
             if finding.on_failure == "quarantine":
-                for row in finding.rows:
-                    reasons.setdefault(row, f"{finding.column} is not {finding.limits}: {finding.meaning}")
+                for row, value in zip(finding.rows, finding.values, strict=True):
+                    found = f"expected {finding.column} {finding.limits}, found {value}"
+                    reasons.setdefault(row, f"{found}. {finding.meaning} {finding.cure}")
         return reasons
 
     def to_json(self) -> dict[str, Any]:
@@ -91,9 +109,7 @@ class SuiteResult:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> SuiteResult:
-        findings = tuple(
-            Finding(**{**finding, "rows": tuple(map(tuple, finding["rows"]))}) for finding in document["findings"]
-        )
+        findings = tuple(Finding.from_json(finding) for finding in document["findings"])
         sections = tuple((heading, html) for heading, html in document["sections"])
         index = tuple(document["index"])
         return cls(document["suite"], document["title"], document["n_rows"], index, findings, sections)
@@ -194,13 +210,17 @@ def _finding(result: Mapping[str, Any], table: pd.DataFrame, index: Sequence[str
     kwargs, meta = config["kwargs"], config["meta"]
     columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
     columns += kwargs.get("column_list", [])
+    instrument = kwargs.get("row_condition", {}).get("parameter", "")
+    judged = table[table["instrument"] == instrument] if instrument else table
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        failing = [tuple(row) for row in table[list(index)].itertuples(index=False)]
         observed = f"no column {', '.join(missing)}"
+        failing = {tuple(map(str, row)): observed for row in judged[list(index)].itertuples(index=False)}
     else:
-        failing = _failing_rows(result["result"], index)
-        observed = _observed(result["result"], table, columns)
+        failing = _failing_rows(result["result"], index, columns)
+        observed = _observed(result["result"], judged, columns)
+    if result["success"]:
+        failing = {}
     return Finding(
         check=config["type"].removeprefix("expect_").replace("_", " "),
         column=" and ".join(columns) or "table",
@@ -208,14 +228,27 @@ def _finding(result: Mapping[str, Any], table: pd.DataFrame, index: Sequence[str
         observed=observed,
         success=bool(result["success"]),
         on_failure=meta["on_failure"],
-        rows=() if result["success"] else tuple(dict.fromkeys(tuple(map(str, row)) for row in failing)),
+        rows=tuple(failing),
         meaning=meta["meaning"],
         cure=meta["cure"],
+        values=tuple(failing.values()),
+        instrument=instrument,
+        between=(kwargs.get("min_value"), kwargs.get("max_value")),
     )
 
 
-def _failing_rows(result: Mapping[str, Any], index: Sequence[str]) -> list[tuple[Any, ...]]:
-    return [tuple(row[column] for column in index) for row in result.get("unexpected_index_list") or []]
+def _failing_rows(result: Mapping[str, Any], index: Sequence[str], columns: Sequence[str]) -> dict[Row, str]:
+    """Failing row to what was found in it."""
+    return {
+        tuple(str(row[column]) for column in index): ", ".join(_shown(row[column]) for column in columns)
+        for row in result.get("unexpected_index_list") or []
+    }
+
+
+def _shown(value: Any) -> str:
+    if value is None or value != value:
+        return "nothing"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _observed(result: Mapping[str, Any], table: pd.DataFrame, columns: Sequence[str]) -> str:

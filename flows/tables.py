@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spectramind.calibration.summary import QUANTITIES
 from spectramind.data.layout import SPLITS, Dataset, Split
 from spectramind.submission.table import wide_header
 from spectramind.types import Spectra
@@ -18,23 +19,31 @@ from spectramind.types import Spectra
 if TYPE_CHECKING:
     from flows.workspace import Visit, VisitKey
 
+FEWEST_TO_COMPARE = 8
+"""Light curves of an instrument from which one may stand out."""
+
+LEAST_SPREAD = 0.05
+"""Of a number's logarithm: where light curves are more alike than 5 %, that is what differences are measured by."""
+
 STAR = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """`statistics.json` of a calibrated visit: by instrument, the kill-chain's steps and the summary numbers."""
+    """`statistics.json` of a calibrated visit: by instrument, the kill-chain's steps and the summary numbers; with the
+    digest of the cube beside it."""
 
     split: str
     planet_id: str
     visit: int
     steps: Mapping[str, Sequence[Mapping[str, Any]]]
     summary: Mapping[str, Mapping[str, float]]
+    cube: str
 
     @classmethod
-    def read(cls, split: str, planet_id: str, visit: int, path: Path) -> Statistics:
+    def read(cls, split: str, planet_id: str, visit: int, path: Path, cube: str) -> Statistics:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return cls(split, planet_id, visit, document["steps"], document["summary"])
+        return cls(split, planet_id, visit, document["steps"], document["summary"], cube)
 
 
 def planets_table(dataset: Dataset, planets: Mapping[Split, Sequence[str]], visits: Iterable[Visit]) -> pd.DataFrame:
@@ -66,13 +75,31 @@ def raw_visits_table(visits: Sequence[Visit], absent: str, refused: Container[Vi
 
 
 def light_curves_table(statistics: Iterable[Statistics]) -> pd.DataFrame:
-    """One row per visit and instrument: the summary numbers of the calibration."""
+    """One row per visit and instrument: the summary numbers of the calibration, and how each stands out."""
     rows = [
-        {"planet_id": s.planet_id, "split": s.split, "visit": s.visit, "instrument": instrument, **_numbers(numbers)}
+        {
+            **{"planet_id": s.planet_id, "split": s.split, "visit": s.visit, "instrument": instrument},
+            **{"cube": s.cube, **_numbers(numbers)},
+        }
         for s in statistics
         for instrument, numbers in s.summary.items()
     ]
-    return pd.DataFrame(rows)
+    columns = ["planet_id", "split", "visit", "instrument", "cube", *QUANTITIES]
+    return with_z_scores(pd.DataFrame(rows, columns=columns))
+
+
+def with_z_scores(light_curves: pd.DataFrame) -> pd.DataFrame:
+    """Add to each number of `QUANTITIES` a column `z_…`: how far it is from the median of its instrument's light
+    curves, in robust standard deviations of its logarithm; NaN among fewer than eight."""
+    columns = {}
+    for name, quantity in QUANTITIES.items():
+        logarithm = np.log(light_curves[name].clip(lower=quantity.least).astype(float))
+        grouped = logarithm.groupby(light_curves["instrument"])
+        deviation = logarithm - grouped.transform("median")
+        spread = 1.4826 * deviation.abs().groupby(light_curves["instrument"]).transform("median")
+        z = deviation / spread.clip(lower=LEAST_SPREAD)
+        columns[f"z_{name}"] = z.where(grouped.transform("count") >= FEWEST_TO_COMPARE)
+    return light_curves.assign(**columns)
 
 
 def steps_table(statistics: Iterable[Statistics]) -> pd.DataFrame:

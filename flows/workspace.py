@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from flows.fit import Fits
     from flows.predict import Prediction
     from flows.quality import SuiteResult
+    from flows.report import Figures
     from flows.tables import Statistics
     from flows.train import Training
     from settings.tree import Settings
@@ -94,7 +95,7 @@ class Workspace:
         self.prediction: Prediction | None = None
         self.verdicts: dict[str, SuiteResult] = {}
         self.statistics: list[Statistics] = []
-        self.noise_figure: str | None = None
+        self.figures: Figures | None = None
         self.set_aside: dict[VisitKey, str] = {}
         self.cut_short = False
         self._resources = resources

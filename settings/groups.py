@@ -32,7 +32,7 @@ class DataOptions:
         None, "Use at most this many planets of each split, in the files' order; null means all.", ge=1, le=1_000_000
     )
     quarantine_limit: float = option(
-        0.01, "Largest share of train planets that may be set aside; two always may.", ge=0, le=1
+        0.01, "Largest share of train planets that may be set aside; one always may.", ge=0, le=1
     )
 
 

@@ -19,31 +19,36 @@ from spectramind.types import Floats, LightCurve, Quality
 
 
 class Quantity(NamedTuple):
-    """What a number of the row is: `title` for people, `unit` (UDUNITS; 1 for shares and ratios) and `least`, below
-    which differences between light curves mean nothing."""
+    """A number of the row: `title` and `meaning` for people, `unit` (UDUNITS; 1 for shares and ratios), and `least`,
+    up to which light curves count as alike."""
 
     title: str
     unit: str
     least: float
+    meaning: str
 
 
 QUANTITIES = {
-    "electrons_per_pair": Quantity("Level: white light per CDS pair", "electron", 1.0),
-    "n_pairs": Quantity("CDS pairs averaged", "1", 1.0),
-    "scatter_ppm": Quantity("Scatter from time bin to time bin", "ppm", 1.0),
-    "noise_over_photon": Quantity("That scatter over the photon noise of the level", "1", 0.1),
-    "noise_over_propagated": Quantity("That scatter over the noise that calibration propagates", "1", 0.1),
-    "out_of_transit_ppm": Quantity("Scatter about the smooth baseline, out of transit", "ppm", 1.0),
-    "drift_ppm": Quantity("Drift: peak-to-peak change of the smooth baseline", "ppm", 100.0),
-    "transit_depth_ppm": Quantity("Transit depth of the matched filter", "ppm", 100.0),
-    "transit_snr": Quantity("That depth over its standard error; chance alone reaches 5", "1", 5.0),
-    "bad_pixel_share": Quantity("Share of dead, hot or saturated pixels", "1", 1e-3),
-    "saturated_share": Quantity("Share of saturated samples", "1", 1e-3),
-    "unusable_pairs_share": Quantity("Share of CDS pairs saturated as a whole", "1", 1e-3),
-    "outlier_share": Quantity("Share of samples replaced as cosmic rays", "1", 1e-4),
-    "foreground_electrons": Quantity("Foreground subtracted per CDS pair", "electron", 1.0),
-    "foreground_share": Quantity("Foreground over the star's level", "1", 1e-3),
-    "centroid_motion_px": Quantity("Motion of the star on the detector, peak to peak", "pixel", 0.01),
+    "electrons_per_pair": Quantity("Level", "electron", 1.0, "median white light of a CDS pair, foreground removed"),
+    "n_pairs": Quantity("CDS pairs", "1", 1.0, "averaged in all time bins together"),
+    "scatter_ppm": Quantity("Scatter", "ppm", 1.0, "from time bin to time bin, blind to slow changes"),
+    "noise_over_photon": Quantity("Scatter / photon noise", "1", 0.1, "1 is the limit that physics sets"),
+    "noise_over_propagated": Quantity("Scatter / propagated noise", "1", 0.1, "1 if the variance is honest"),
+    "out_of_transit_ppm": Quantity(
+        "Scatter out of transit", "ppm", 1.0, "about the smooth baseline, slow noise included"
+    ),
+    "drift_ppm": Quantity("Drift", "ppm", 100.0, "peak-to-peak change of the smooth baseline"),
+    "transit_depth_ppm": Quantity("Transit depth", "ppm", 100.0, "of the trapezoid that fits the white light best"),
+    "transit_snr": Quantity("Transit signal-to-noise", "1", 5.0, "that depth over its error; chance alone reaches 5"),
+    "bad_pixel_share": Quantity("Bad pixels", "1", 1e-3, "share that is dead, hot or always saturated"),
+    "saturated_share": Quantity("Saturated samples", "1", 1e-3, "share at the converter's upper end"),
+    "unusable_pairs_share": Quantity("Unusable pairs", "1", 1e-3, "share of CDS pairs that is saturated as a whole"),
+    "outlier_share": Quantity("Outliers", "1", 1e-4, "share of samples that was replaced as hit by a cosmic ray"),
+    "foreground_electrons": Quantity("Foreground", "electron", 1.0, "subtracted from the white light of a CDS pair"),
+    "foreground_share": Quantity(
+        "Foreground / level", "1", 1e-3, "what was subtracted, over what the star is left with"
+    ),
+    "centroid_motion_px": Quantity("Motion", "pixel", 0.01, "of the star on the detector, peak to peak"),
 }
 """By key of `summarise`'s row, in the order of the report."""
 
