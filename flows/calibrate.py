@@ -107,15 +107,13 @@ def _calibrate(work: Workspace) -> Calibration:
 
 
 def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
-    """InputError if more train planets are lost than `data.quarantine_limit` allows, or all planets of a split.
+    """InputError if more planets of a split are lost than `allowed_losses`; the report is written before.
 
-    One train planet may always be lost, so that small data sets survive a bad file. A lost test planet is answered by
-    the fallback and never ends the run. Planets that the time budget kept from being worked on are not lost.
+    Planets that the time budget kept from being worked on are not lost.
     """
     lost = {planet: reason for planet, reason in lost.items() if reason != OUT_OF_TIME}
-    total = len(work.planets[split])
-    limit = work.settings.data.quarantine_limit
-    allowed = min(max(floor(limit * total + 1e-9), 1) if split == "train" else total, total - 1)
+    total, limit = len(work.planets[split]), work.settings.data.quarantine_limit
+    allowed = allowed_losses(split, total, limit)
     if total and len(lost) > allowed:
         publish_data_quality(work)
         names = "; ".join(f"{planet}: {reason}" for planet, reason in list(lost.items())[:3])
@@ -126,6 +124,16 @@ def require_enough(work: Workspace, split: Split, lost: dict[str, str]) -> None:
             f"Restore their files, or raise data.quarantine_limit ({limit:g}); "
             f"{work.run.path / 'calibration' / 'data_quality.html'} has them all.",
         )
+
+
+def allowed_losses(split: Split, total: int, limit: float) -> int:
+    """How many of `total` planets may be set aside.
+
+    Of the train split the share `limit`, rounded down; but one always, so that a small data set survives a bad file. A
+    test planet is answered by the fallback, flagged, and ends the run only if no other is left.
+    """
+    allowed = max(floor(limit * total + 1e-9), 1) if split == "train" else total
+    return min(allowed, total - 1)
 
 
 def _calibrated_visits(work: Workspace) -> tuple[list[CalibratedUnits], dict[VisitKey, str]]:

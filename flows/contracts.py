@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from flows.figures import figures
 from flows.published import link, markdown
 from flows.quality import SuiteResult, load_suite, stop_on_failure, suite_names, validate
-from flows.report import data_docs_pages, data_quality_page, figures
+from flows.report import data_docs_pages, data_quality_page
 from flows.run_directory import write_atomically
 from flows.tables import light_curves_table, steps_table
 from flows.tasks import remembered

@@ -59,6 +59,8 @@ class Finding:
     """the instrument whose rows are judged; empty for all"""
     between: tuple[float | None, float | None] = (None, None)
     """the limits as numbers, where they are numbers"""
+    learned: bool = False
+    """whether the limits come from data sets"""
 
     @property
     def subject(self) -> str:
@@ -233,6 +235,7 @@ def _finding(result: Mapping[str, Any], table: pd.DataFrame, index: Sequence[str
         cure=meta["cure"],
         values=tuple(failing.values()),
         instrument=instrument,
+        learned=meta.get("limits") == "learned",
         between=(kwargs.get("min_value"), kwargs.get("max_value")),
     )
 

@@ -97,7 +97,7 @@ def with_z_scores(light_curves: pd.DataFrame) -> pd.DataFrame:
         grouped = logarithm.groupby(light_curves["instrument"])
         deviation = logarithm - grouped.transform("median")
         spread = 1.4826 * deviation.abs().groupby(light_curves["instrument"]).transform("median")
-        z = deviation / spread.clip(lower=LEAST_SPREAD)
+        z = (deviation / spread.clip(lower=LEAST_SPREAD)).round(2)
         columns[f"z_{name}"] = z.where(grouped.transform("count") >= FEWEST_TO_COMPARE)
     return light_curves.assign(**columns)
 

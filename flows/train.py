@@ -15,11 +15,11 @@ from prefect import flow
 from flows.batches import remembered_unit
 from flows.calibrate import calibrate
 from flows.contracts import publish_data_quality
+from flows.figures import INSTRUMENT_COLOURS
 from flows.fit import Fits, fit_split
 from flows.journal import finite_json
 from flows.published import markdown, replace_tree, table
 from flows.recording import record_training
-from flows.report import INSTRUMENT_COLOURS
 from flows.run_directory import RunDirectory
 from flows.served_model import FALLBACK, MODEL, SCALING
 from flows.tables import spectra_frame

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from rich.progress import Task, TaskID
 
     from flows.calibrate import Calibration
+    from flows.figures import Figures
     from flows.fit import Fits
     from flows.predict import Prediction
     from flows.quality import SuiteResult
-    from flows.report import Figures
     from flows.tables import Statistics
     from flows.train import Training
     from settings.tree import Settings
