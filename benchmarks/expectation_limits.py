@@ -2,10 +2,11 @@
 
     python benchmarks/expectation_limits.py RUN/calibration/data_quality.json … [--write]
 
-Each file is of a run of `spectramind calibrate`; together they should span what is expected of a healthy instrument: stars,
-drifts, cosmic rays, foreground. Light curves that miss another expectation do not count. Of every expectation whose limits are `learned` the largest value allowed is set so that
-the 99th percentile lies half-way, in the logarithm, between the median and the limit, and at most at half of it. Least
-values and all other limits are set by what a number means, and left alone. `--write` puts the limits into the suite.
+Each file is of a run of `spectramind calibrate`; together they should span what is expected of a healthy instrument:
+stars, drifts, cosmic rays, foreground. Light curves that miss another expectation do not count. For expectations
+whose limits are `learned`, the largest value allowed is such that the 99th percentile lies half-way, in the logarithm,
+between the median and the limit, and at most at half of the limit. Least values and all other limits are set by what
+a number means, and left alone. `--write` puts the limits into the suite.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FEWEST_TO_COMPARE = 8
 """Light curves of an instrument from which one may stand out."""
 
-LEAST_SPREAD = 0.05
-"""Of a number's logarithm: where light curves are more alike than 5 %, that is what differences are measured by."""
+LEAST_SPREAD = 0.1
+"""Of a number's logarithm: where light curves are more alike than 10 %, that is what differences are measured by."""
 
 STAR = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
 
@@ -90,10 +90,11 @@ def light_curves_table(statistics: Iterable[Statistics]) -> pd.DataFrame:
 
 def with_z_scores(light_curves: pd.DataFrame) -> pd.DataFrame:
     """Add to each number of `QUANTITIES` a column `z_…`: how far it is from the median of its instrument's light
-    curves, in robust standard deviations of its logarithm; NaN among fewer than eight."""
+    curves, in robust standard deviations of the logarithm of the number plus its `least`; NaN among fewer than eight.
+    """
     columns = {}
     for name, quantity in QUANTITIES.items():
-        logarithm = np.log(light_curves[name].clip(lower=quantity.least).astype(float))
+        logarithm = np.log(light_curves[name].clip(lower=0.0).astype(float) + quantity.least)
         grouped = logarithm.groupby(light_curves["instrument"])
         deviation = logarithm - grouped.transform("median")
         spread = 1.4826 * deviation.abs().groupby(light_curves["instrument"]).transform("median")

@@ -20,7 +20,7 @@ from spectramind.types import Floats, LightCurve, Quality
 
 class Quantity(NamedTuple):
     """A number of the row: `title` and `meaning` for people, `unit` (UDUNITS; 1 for shares and ratios), and `least`,
-    up to which light curves count as alike."""
+    below which differences mean little."""
 
     title: str
     unit: str
