@@ -38,24 +38,27 @@ class Histogram(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The pictures of a report; `noise` is a data URI, empty if there is no light curve."""
+    """The pictures of a report; `noise` is a data URI, empty if there is no light curve; `alike` are the numbers in
+    which all light curves agree."""
 
     noise: str
     histograms: tuple[Histogram, ...]
+    alike: tuple[Quantity, ...]
 
 
 def figures(light_curves: pd.DataFrame, verdict: SuiteResult | None) -> Figures:
     """The pictures of the `light_curves` table; `verdict` on it gives the limits and the names in the histograms."""
     if light_curves.empty:
-        return Figures("", ())
+        return Figures("", (), ())
     import matplotlib as mpl
 
     findings = verdict.findings if verdict else ()
     # A fixed salt and no date: the same data give the same bytes.
     style = {"svg.hashsalt": "spectramind", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
     with mpl.rc_context(style):  # type: ignore[arg-type]
-        shown = [name for name in QUANTITIES if light_curves[name].notna().any()]
-        return Figures(_noise(light_curves), tuple(_histogram(name, light_curves, findings) for name in shown))
+        varied = light_curves.groupby("instrument")[list(QUANTITIES)].nunique().max() > 1
+        histograms = tuple(_histogram(name, light_curves, findings) for name in QUANTITIES if varied[name])
+        return Figures(_noise(light_curves), histograms, tuple(q for name, q in QUANTITIES.items() if not varied[name]))
 
 
 def _noise(light_curves: pd.DataFrame) -> str:
@@ -96,8 +99,10 @@ def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding
     rows = known[["planet_id", "split", "visit", "instrument"]].astype(str).itertuples(index=False, name=None)
     outside = known[[row in missed for row in rows]].sort_values(f"z_{name}", key=abs, ascending=False)
     instruments = [instrument for instrument in INSTRUMENT_COLOURS if (known["instrument"] == instrument).any()]
-    figure = Figure(figsize=(5.2, 0.4 + 1.5 * len(instruments)), layout="constrained")
-    panels = figure.subplots(len(instruments), 1, squeeze=False)[:, 0]
+    height = 0.5 + 1.5 * len(instruments)
+    figure = Figure(figsize=(5.2, height))  # fixed margins: a layout engine would draw everything twice
+    margins = {"left": 0.11, "right": 0.97, "top": 1 - 0.08 / height, "bottom": 0.48 / height, "hspace": 0.28}
+    panels = figure.subplots(len(instruments), 1, squeeze=False, gridspec_kw=margins)[:, 0]
     for axes, instrument in zip(panels, instruments, strict=True):
         values = known.loc[known["instrument"] == instrument, name]
         edges, scale = _bins(values)

@@ -86,5 +86,5 @@ def _words(column: str) -> str:
         return column
     title, unit = QUANTITIES[name].title, QUANTITIES[name].unit
     if name != column:
-        return f"{title} against the other light curves (robust sigma)"
+        return f"{title} against the others (sigma)"
     return title if unit == "1" else f"{title} ({unit})"
