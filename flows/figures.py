@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flows.quality import INDEX_COLUMNS
 from spectramind.calibration.summary import QUANTITIES, Quantity
 from spectramind.types import Floats
 
@@ -96,7 +97,7 @@ def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding
     known = light_curves[light_curves[name].notna()]
     concerned = [finding for finding in findings if finding.column in (name, f"z_{name}")]
     missed = {row for finding in concerned for row in finding.rows}
-    rows = known[["planet_id", "split", "visit", "instrument"]].astype(str).itertuples(index=False, name=None)
+    rows = known[list(INDEX_COLUMNS)].astype(str).itertuples(index=False, name=None)
     outside = known[[row in missed for row in rows]].sort_values(f"z_{name}", key=abs, ascending=False)
     instruments = [instrument for instrument in INSTRUMENT_COLOURS if (known["instrument"] == instrument).any()]
     height = 0.5 + 1.5 * len(instruments)

@@ -4,7 +4,7 @@ A suite is a JSON file in `expectations/`. Each expectation's `meta` says what a
 
     on_failure   stop        the data set cannot be used: the flow ends with exit code 2
                  quarantine  the planet of each failing row is set aside by name
-                              flag        the planet of each failing row stays in and carries a flag
+                 flag        the planet of each failing row stays in and carries a flag
     meaning      one sentence: what is wrong when the expectation fails
     cure         one sentence: what to do about it
     limits       learned     from data sets, by `benchmarks/expectation_limits.py`; left out where physics sets them
