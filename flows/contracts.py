@@ -73,9 +73,9 @@ def flags(work: Workspace) -> list[dict[str, Any]]:
 def planet_flags(work: Workspace, split: Split) -> dict[str, tuple[str, ...]]:
     """Planet to the words under which its prediction carries the doubts about its data."""
     words: dict[str, dict[str, None]] = {}
-    usable = work.calibration.planets(split) if work.calibration else ()
+    remaining = {visit.key[:2] for visit in work.visits if visit.key not in work.set_aside}
     for kind, planet, visit in work.set_aside:
-        if kind == split and planet in usable:
+        if kind == split and (kind, planet) in remaining:
             words.setdefault(planet, {})[f"visit {visit} set aside"] = None
     for flag in flags(work):
         if flag.get("split") == split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ LIMITS = {"quarantine": "#b3261e", "flag": "#9a6400", "stop": "#b3261e"}
 """By what happens beyond the limit."""
 MOST_NAMES = 5
 """Planets named in a histogram; the list below it has more."""
+NAME_WIDTH = 0.035
+"""Of a name, in widths of the axis."""
 BINS = 40
 LOGARITHMIC = 20.0
 """Ratio of the largest to the least value from which an axis is logarithmic."""
@@ -102,7 +104,7 @@ def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding
     instruments = [instrument for instrument in INSTRUMENT_COLOURS if (known["instrument"] == instrument).any()]
     height = 0.5 + 1.5 * len(instruments)
     figure = Figure(figsize=(5.2, height))  # fixed margins: a layout engine would draw everything twice
-    margins = {"left": 0.11, "right": 0.97, "top": 1 - 0.08 / height, "bottom": 0.48 / height, "hspace": 0.28}
+    margins = {"left": 0.14, "right": 0.97, "top": 1 - 0.08 / height, "bottom": 0.48 / height, "hspace": 0.28}
     panels = figure.subplots(len(instruments), 1, squeeze=False, gridspec_kw=margins)[:, 0]
     for axes, instrument in zip(panels, instruments, strict=True):
         values = known.loc[known["instrument"] == instrument, name]
@@ -113,19 +115,23 @@ def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding
         axes.locator_params(axis="y", nbins=3, integer=True)
         _draw_limits(axes, [f for f in concerned if f.column == name and f.instrument in ("", instrument)])
         here = outside[outside["instrument"] == instrument]
-        for planet, value in here.head(MOST_NAMES)[["planet_id", name]].itertuples(index=False):
-            axes.plot([value], [0], "v", ms=5, color=LIMITS["quarantine"], clip_on=False, zorder=5)
-            place = {
-                "xytext": (0, 5),
-                "textcoords": "offset points",
-                "ha": "center",
-                "va": "bottom",
-                "parse_math": False,
-            }
-            axes.annotate(str(planet)[:16], (value, 0), rotation=90, fontsize=7.5, **place)
+        _name(axes, here[["planet_id", name]].itertuples(index=False, name=None))
     panels[-1].set_xlabel(quantity.title if quantity.unit == "1" else f"{quantity.title} ({quantity.unit})")
     listed = outside[["instrument", "planet_id", "visit", name]].itertuples(index=False, name=None)
     return Histogram(quantity, _data_uri(figure), tuple((str(i), str(p), str(v), float(x)) for i, p, v, x in listed))
+
+
+def _name(axes: Any, planets: Iterable[tuple[Any, float]]) -> None:
+    """Mark planets at their values, and name the first that do not lie too close to one that is named."""
+    to_axis = axes.transData + axes.transAxes.inverted()
+    named: list[float] = []
+    for planet, value in planets:
+        axes.plot([value], [0], "v", ms=5, color=LIMITS["quarantine"], clip_on=False, zorder=5)
+        at = float(to_axis.transform((value, 0))[0])
+        if len(named) < MOST_NAMES and all(abs(at - other) > NAME_WIDTH for other in named):
+            named.append(at)
+            place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axes.annotate(str(planet)[:16], (value, 0), rotation=90, fontsize=7.5, parse_math=False, **place)
 
 
 def _draw_limits(axes: Any, findings: Sequence[Finding]) -> None:

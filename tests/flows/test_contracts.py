@@ -129,7 +129,7 @@ def test_the_words_that_a_planet_carries() -> None:
     work: Any = SimpleNamespace(
         verdicts={"raw_metadata": validate("raw_metadata", odd)},
         set_aside={("test", "8", 1): "damaged", ("test", "6", 0): "damaged"},
-        calibration=SimpleNamespace(planets=lambda split: ("7", "8")),
+        visits=[SimpleNamespace(key=("test", *visit)) for visit in (("6", 0), ("7", 0), ("8", 0), ("8", 1))],
     )
     assert planet_flags(work, "test") == {"7": ("e",), "8": ("visit 1 set aside",)}
     assert {(flag["planet_id"], flag["split"]) for flag in flags(work)} == {("7", "test"), ("9", "train")}
