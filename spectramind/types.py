@@ -142,8 +142,8 @@ class LightCurve:
 
     `flux`, `variance` (T, B) mean electrons per CDS pair in each time bin and the variance of that mean, `quality` (T,
     B) bits of `Quality`, `time_h` (T,) mid-bin, `wavelength_um` (B,) ascending, `n_pairs` (T,) CDS pairs averaged,
-    `foreground` (B,) electrons per pair that were subtracted, `channels` named (T,) series such as `centroid_x` and
-    `jitter_x` in pixels (FGS1 only).
+    `foreground` (B,) electrons per pair that were subtracted, `channels` named (T,) series: `centroid_y` and `jitter_y`
+    in pixels, of an imager `centroid_x` and `jitter_x`, too.
     """
 
     instrument: Instrument

@@ -82,7 +82,7 @@ def to_light_curve(
         wavelength_um,
         n_pairs,
         subtracted,
-        {} if dispersed else _pointing_channels(series, usable, bins),
+        _pointing_channels(series, "y" if dispersed else "xy", usable, bins),
     )
     steps = pairwise(whites.items())
     return curve, tuple(
@@ -120,9 +120,11 @@ def _pair_variance(brightness: Floats, aperture: Aperture, detector: Detector) -
     return variance, borrowed
 
 
-def _pointing_channels(series: Series, usable: NDArray[np.bool_], bins: time_binning.Bins) -> dict[str, Floats]:
+def _pointing_channels(
+    series: Series, axes: str, usable: NDArray[np.bool_], bins: time_binning.Bins
+) -> dict[str, Floats]:
     channels = {}
-    for axis, position in zip("xy", series.moments.T, strict=False):
+    for axis, position in zip(axes, series.moments.T, strict=False):
         centre, _ = time_binning.bin_mean(position, usable, bins)
         square, _ = time_binning.bin_mean((position - np.median(position)) ** 2, usable, bins)
         channels[f"centroid_{axis}"] = centre
