@@ -143,7 +143,7 @@ class Workspace:
             (split, planet, visit)
             for split in SPLITS
             for planet in self.planets[split]
-            for visit in self.dataset.visits(split, planet)
+            for visit in self.dataset.visits(split, planet)[: 1 if self.settings.data.visits == "first" else None]
         ]
         # Hashing releases the interpreter's lock: threads read several files at a time.
         with self.progress("Checking files", len(keys)) as progress, ThreadPoolExecutor() as pool:

@@ -31,6 +31,7 @@ class DataOptions:
     max_planets: int | None = option(
         None, "Use at most this many planets of each split, in the files' order; null means all.", ge=1, le=1_000_000
     )
+    visits: Literal["all", "first"] = option("all", "Join all visits of a planet, or use its first alone.")
     quarantine_limit: float = option(
         0.01, "Largest share of train planets that may be set aside; one always may.", ge=0, le=1
     )
