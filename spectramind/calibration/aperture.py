@@ -49,7 +49,8 @@ def measure_aperture(
     follows = np.diff(detector.sample) == 1
     measured, steps = _frame_steps(follows, detector, options)
     typical = fill_in(measured, detector.repair)
-    steps = (*steps, _statistics("bad_pixels", measured.signal, typical.signal, follows, detector.bad))
+    repaired = _statistics("bad_pixels", measured.signal, typical.signal, follows, detector, whole=True)
+    steps = (*steps, repaired)
     image = np.median(typical.signal, axis=0)
     edge = foreground.border(image, detector.bad, options.edge_pixels, dispersed)
     light = image - extraction.weighted_sum(image[None], edge, dispersed)[0]
@@ -77,25 +78,31 @@ def _frame_steps(
     """The sampled pairs before repair, and the statistics of each frame step."""
     counts = detector.sampled_counts
     samples = electrons(counts, detector)
-    statistics = [_statistics("analog_to_digital", counts, samples.signal, follows, detector.bad)]
+    statistics = [_statistics("analog_to_digital", counts, samples.signal, follows, detector)]
     for name, step in frame_steps(detector, options):
         before = samples.signal
         samples = step(samples)
-        statistics.append(_statistics(name, before, samples.signal, follows, detector.bad))
+        statistics.append(_statistics(name, before, samples.signal, follows, detector))
     return samples, tuple(statistics)
 
 
 def _statistics(
-    name: str, before: NDArray[Any], after: Floats, follows: NDArray[np.bool_], bad: NDArray[np.bool_]
+    name: str, before: NDArray[Any], after: Floats, follows: NDArray[np.bool_], detector: Detector, whole: bool = False
 ) -> StepStatistics:
-    noise = [scatter_ppm(_white(signal, len(follows) + 1, ~bad), follows) for signal in (before, after)]
+    """Of samples before and after a step; the white light curve is that of all pixels but the dead, of a `whole` frame
+    with those that the step filled in."""
+    alive = ~detector.frames.dead
+    noise = [
+        scatter_ppm(_white(signal, len(follows) + 1, pixels), follows)
+        for signal, pixels in ((before, alive), (after, np.ones_like(alive) if whole else alive))
+    ]
     changed = float(np.count_nonzero(before != after) / before.size) if before.shape == after.shape else 1.0
     return step_statistics(name, before, after, changed, *noise)
 
 
-def _white(signal: NDArray[Any], pairs: int, good: NDArray[np.bool_]) -> Floats:
-    """Sum of the good pixels of each pair: of the difference of its reads where they are still apart."""
-    total = signal.reshape(len(signal), -1) @ good.ravel().astype(np.float64)
+def _white(signal: NDArray[Any], pairs: int, pixels: NDArray[np.bool_]) -> Floats:
+    """Sum of these pixels in each pair: of the difference of its reads where they are still apart."""
+    total = signal.reshape(len(signal), -1) @ pixels.ravel().astype(np.float64)
     return np.asarray(total if len(total) == pairs else np.abs(total[1::2] - total[0::2]))
 
 
