@@ -122,7 +122,7 @@ from spectramind.cubes.options import DaskOptions
 from spectramind.cubes.parallel import map_units
 
 def unit(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once, so that two workers' lines stay apart
     time.sleep(60)
 
 if __name__ == "__main__":

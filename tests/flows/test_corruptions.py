@@ -222,8 +222,13 @@ class Answer:
 
 
 def within(sigmas: float) -> Callable[[Answer, Answer], bool]:
-    """The spectrum is that of the undamaged planet, but for so many sigmas."""
-    return lambda found, clean: bool((np.abs(found.mean - clean.mean) < sigmas * clean.sigma).all()) and not found.flags
+    """The spectrum is that of the undamaged planet, but for so many sigmas; and it is one, not a stand-in."""
+
+    def holds(found: Answer, clean: Answer) -> bool:
+        close = (np.abs(found.mean - clean.mean) < sigmas * clean.sigma) & (found.sigma < 5 * clean.sigma)
+        return bool(close.all()) and "fallback" not in found.flags
+
+    return holds
 
 
 def one_frame_is_masked(found: Answer, clean: Answer) -> bool:
