@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -11,7 +12,7 @@ from flows.units import Done
 from flows.workspace import OUT_OF_TIME
 from spectramind.errors import QuarantineError
 from spectramind.provenance.digests import digest_json
-from spectramind.provenance.units import build_unit, verify_unit
+from spectramind.provenance.units import Place, build_unit, verify_unit
 
 if TYPE_CHECKING:
     from flows.workspace import Progress, Workspace
@@ -21,7 +22,7 @@ class Job(Protocol):
     """A unit to make: where, and what it depends on."""
 
     @property
-    def target(self) -> Path: ...
+    def target(self) -> Place: ...
 
     @property
     def identity(self) -> Mapping[str, Any]: ...
@@ -99,6 +100,11 @@ def _run(
 
 def _sound(work: Workspace, jobs: Sequence[AnyJob], rows: Json) -> bool:
     """Are the units that a stored result speaks of still there and whole?"""
-    return all(
-        row["digest"] is None or not verify_unit(job.target, work.digests) for job, row in zip(jobs, rows, strict=True)
-    )
+
+    def sound(job: Job, row: Json) -> bool:
+        return row["digest"] is None or not verify_unit(job.target, work.digests)
+
+    if work.layout.bucket is None:
+        return all(map(sound, jobs, rows))
+    with ThreadPoolExecutor() as pool:  # waiting for answers
+        return all(pool.map(sound, jobs, rows))

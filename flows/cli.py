@@ -156,7 +156,7 @@ def ui(invocation: Invocation) -> None:
     if _only_shown(invocation, settings):
         return
     if settings.runtime.dry_run:
-        print(f"would serve the runs in {settings.outputs.store}")
+        print(f"would serve the runs in {settings.outputs.local}")
         return
     from flows.ui import serve
 
@@ -197,7 +197,7 @@ def _pipeline(invocation: Invocation, flow: Flow, needs_data: bool = True) -> No
         with RunDirectory.create(settings, invocation.name, arguments) as opened:
             invocation.runs.append(opened.path)
             # Prefect reads its home directory when it is first imported, by the flow.
-            configure(settings.outputs.store)
+            configure(settings.outputs.local)
             flow(settings, opened)
         print(f"run       {opened.path}")
 

@@ -110,9 +110,9 @@ class Invocation:
 
         relevant = [argument for argument in self.arguments if argument.startswith("outputs.")]
         try:
-            return resolve(relevant, self.config).outputs.store
+            return resolve(relevant, self.config).outputs.local
         except SettingsError:
-            return resolve().outputs.store
+            return resolve().outputs.local
 
     def _resolved(self, arguments: Sequence[str]) -> Settings:
         from settings.resolve import PROFILES, resolve

@@ -121,14 +121,14 @@ def _show(work: Workspace, training: Training, scores: dict[str, float]) -> None
 
 
 def _places(work: Workspace) -> dict[str, Any]:
-    path, store = work.run.path, work.layout.root
+    path = work.run.path
     return {
         "submission": path / "submission" / TABLE,
         "data quality": path / "calibration" / "data_quality.html",
         "predictions": path / "predictions",
         "checkpoint": path / "checkpoints" / "best.ckpt",
-        "cubes": store / "cubes",
-        "runs": f"spectramind ui outputs.store={store}  (or: make ui)",
+        "cubes": work.layout.cubes,
+        "runs": f"spectramind ui outputs.store={work.layout.root}  (or: make ui)",
     }
 
 

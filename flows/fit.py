@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from flows.units import FIT, FIT_SUMMARY, FitJob, fit_identity, fit_unit
 from flows.workspace import Workspace
 from spectramind.data.layout import Split, usable_star
 from spectramind.errors import SettingsError
+from spectramind.provenance.s3_units import fetch_unit
 from spectramind.provenance.units import unit_path
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import Star
@@ -53,7 +55,7 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
         rows = make_units(work, f"fit {split}", fit_unit, list(jobs.values()), progress)
     digests = {planet: row["digest"] for planet, row in zip(jobs, rows, strict=True) if row["digest"]}
     failed = {planet: row["reason"] for planet, row in zip(jobs, rows, strict=True) if not row["digest"]}
-    paths = {planet: jobs[planet].target for planet in digests}
+    paths = _local(work, split, {planet: jobs[planet] for planet in digests})
     stars = {planet: jobs[planet].star for planet in digests}
     lost = {**calibration.reasons(split), **failed}
     fits = Fits(stars, paths, digests, lost)
@@ -69,6 +71,20 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
     require_enough(work, split, lost)
     work.fits[split] = fits
     return fits
+
+
+def _local(work: Workspace, split: Split, jobs: Mapping[str, FitJob]) -> dict[str, Path]:
+    """Where the fits are on this machine; those of a store in S3 storage are copied."""
+
+    def place(planet_id: str) -> Path:
+        target, identity = jobs[planet_id].target, jobs[planet_id].identity
+        if isinstance(target, Path):
+            return target
+        copy = unit_path(work.layout.fit_copy(split, planet_id), identity)
+        fetch_unit(target, copy, identity, work.digests)
+        return copy
+
+    return {planet: place(planet) for planet in jobs}
 
 
 def _job(work: Workspace, split: Split, planet_id: str, calibration: Calibration) -> FitJob:

@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flows.journal import DebugLog, Journal, finite_json, now
+from flows.store_layout import StoreLayout
 from settings.tree import Settings, settings_hash, without_credentials
 from spectramind import __version__
 from spectramind.errors import BudgetReached, SpectraMindError, StoreError
@@ -48,10 +49,13 @@ class RunDirectory:
     def create(cls, settings: Settings, command: str, arguments: Sequence[str] = ()) -> RunDirectory:
         """`outputs.dir`, or a new `outputs/<date>/<time>-<id>`, with its settings and environment written down.
 
-        Raises StoreError if it or the store cannot be written, or another process is using it.
+        Raises StoreError if it or the store cannot be written, or another process is using it, SettingsError if the
+        storage of outputs.store does not answer.
         """
-        with store_errors(settings.outputs.store):
-            _require_writable(settings.outputs.store)
+        with store_errors(settings.outputs.local):
+            _require_writable(settings.outputs.local)
+        if bucket := StoreLayout.of(settings.outputs).bucket:
+            bucket.require_writable()
         path = settings.outputs.dir or _new_directory(Path("outputs").absolute())
         with store_errors(path):
             _require_writable(path)
@@ -147,8 +151,8 @@ class RunDirectory:
             "seconds": seconds,
             "error": message,
         }
-        with store_errors(self.settings.outputs.store):
-            DebugLog.of(self.settings.outputs.store).entry(self.command, status, self.arguments, facts)
+        with store_errors(self.settings.outputs.local):
+            DebugLog.of(self.settings.outputs.local).entry(self.command, status, self.arguments, facts)
 
     def _write_manifest(self, status: str) -> None:
         summary = json.loads((self.path / "run_hash_summary_v50.json").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.store_layout import StoreLayout
 from settings.tree import Settings
 from spectramind.errors import InputError, SpectraMindError
 from spectramind.instruments import INSTRUMENTS, N_WAVELENGTHS
@@ -42,7 +43,7 @@ def selftest(settings: Settings, deep: bool) -> None:
         Check("data set", lambda: data_set(settings)),
         Check("submission template", lambda: submission_template(settings)),
         Check("submission format", submission_format),
-        Check("store is writable", lambda: writable(settings.outputs.store)),
+        Check("store is writable", lambda: writable(settings)),
     ]
     if deep:
         checks.append(Check("whole pipeline on a simulated set", lambda: whole_pipeline(settings)))
@@ -169,8 +170,11 @@ def submission_format() -> str:
     return f"{1 + 2 * N_WAVELENGTHS} columns"
 
 
-def writable(store: Path) -> str:
+def writable(settings: Settings) -> str:
     """Files can be written where results go, and there is room."""
+    if bucket := StoreLayout.of(settings.outputs).bucket:
+        bucket.require_writable()
+    store = settings.outputs.local
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=store) as probe:
         probe.write(b"\0")
@@ -204,7 +208,7 @@ def _run_in(folder: Path, settings: Settings) -> str:
     tiny = tiny.model_copy(update={"dask": settings.dask})
     simulate(tiny, folder / "data")
     with RunDirectory.create(tiny, "test") as run:
-        orchestration.configure(tiny.outputs.store)
+        orchestration.configure(tiny.outputs.local)
         from flows.end_to_end import spectramind_v50
 
         spectramind_v50(tiny, run)

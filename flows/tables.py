@@ -13,6 +13,7 @@ import pandas as pd
 
 from spectramind.calibration.summary import QUANTITIES
 from spectramind.data.layout import SPLITS, Dataset, Split
+from spectramind.provenance.s3 import S3Path
 from spectramind.submission.table import wide_header
 from spectramind.types import Spectra
 
@@ -41,7 +42,7 @@ class Statistics:
     cube: str
 
     @classmethod
-    def read(cls, split: str, planet_id: str, visit: int, path: Path, cube: str) -> Statistics:
+    def read(cls, split: str, planet_id: str, visit: int, path: Path | S3Path, cube: str) -> Statistics:
         document = json.loads(path.read_text(encoding="utf-8"))
         return cls(split, planet_id, visit, document["steps"], document["summary"], cube)
 

@@ -47,7 +47,7 @@ def serve(settings: Settings) -> None:
     from rich.console import Console
 
     console = Console()
-    store = Path(settings.outputs.store)
+    store = settings.outputs.local
     prefect, mlflow = prefect_server(store, free_port(PREFECT_PORT)), mlflow_server(store, free_port(MLFLOW_PORT))
     console.print(f"Starting the user interfaces on the runs in {store} …")
     try:

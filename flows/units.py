@@ -21,7 +21,7 @@ from spectramind.data.layout import Dataset, Split, open_dataset
 from spectramind.errors import QuarantineError
 from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.provenance.digests import FileDigests, code_digest, digest_json
-from spectramind.provenance.units import UnitResult, build_and_read, build_unit
+from spectramind.provenance.units import Place, UnitResult, build_and_read, build_unit
 from spectramind.transit.options import TransitOptions
 from spectramind.types import CalibratedVisit, RawExposure, Star
 
@@ -35,7 +35,7 @@ CALIBRATION_TABLES = ("adc_info.csv", "train_adc_info.csv", "test_adc_info.csv",
 class Done:
     """A finished unit."""
 
-    path: Path
+    path: Place
     digest: str
     computed: bool
 
@@ -50,7 +50,7 @@ class CubeJob:
     planet_id: str
     visit: int
     instrument: Instrument
-    target: Path
+    target: Place
     identity: Mapping[str, Any]
     calibration: CalibrationOptions
     cubes: CubeOptions
@@ -63,7 +63,7 @@ class FitJob:
 
     star: Star
     visits: tuple[tuple[CubeJob, ...], ...]
-    target: Path
+    target: Place
     identity: Mapping[str, Any]
     transit: TransitOptions
     digest_index: Path

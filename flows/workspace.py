@@ -87,7 +87,7 @@ class Workspace:
     def __init__(self, settings: Settings, run: RunDirectory, resources: ExitStack) -> None:
         self.settings = settings
         self.run = run
-        self.layout = StoreLayout(Path(settings.outputs.store))
+        self.layout = StoreLayout.of(settings.outputs)
         self.digests = FileDigests(self.layout.digest_index)
         self.calibration: Calibration | None = None
         self.fits: dict[Split, Fits] = {}

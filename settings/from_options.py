@@ -7,6 +7,7 @@ by default must not be empty. A validated group is an instance of the dataclass 
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -28,7 +29,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from settings.groups import field_default
+from settings.groups import S3Url, field_default
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def _number_as_text(value: Any) -> Any:
@@ -37,8 +40,8 @@ def _number_as_text(value: Any) -> Any:
 
 
 def _path_text(value: Any) -> Any:
-    if value == "":
-        raise ValueError("empty path")
+    if value == "" or (isinstance(value, str) and _URL.match(value)):
+        raise ValueError("not a path")
     return _number_as_text(value)
 
 
@@ -48,6 +51,7 @@ def _absolute(path: Path) -> Path:
 
 Text = Annotated[str, Strict(), BeforeValidator(_number_as_text)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), BeforeValidator(_path_text)]
+BucketUrl = Annotated[str, Strict(), Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*/?$")]
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def _validated(annotation: Any, bounds: dict[str, Any]) -> Any:
         return Text
     if annotation is Path:
         return AbsolutePath
+    if annotation is S3Url:
+        return BucketUrl
     if annotation is type(None) or annotation is Ellipsis or origin is Literal:
         return annotation
     if is_dataclass(annotation):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
@@ -19,6 +19,9 @@ from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
+
+S3Url = NewType("S3Url", str)
+"""s3://BUCKET or s3://BUCKET/PREFIX."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class TrackingOptions:
     """Experiment tracking with MLflow."""
 
     enable: bool = option(True, "Record parameters, metrics, figures and models with MLflow.")
-    uri: str = option("", "MLflow tracking address; empty means a SQLite database inside outputs.store.")
+    uri: str = option("", "MLflow tracking address; empty means a SQLite database inside outputs.store (or .cache).")
     experiment: str = option("spectramind_v50", "MLflow experiment that collects the runs.")
 
 
@@ -81,7 +84,18 @@ class OutputsOptions:
     """Where results go."""
 
     dir: Path | None = option(None, "Directory of this run; null means a new outputs/<date>/<time>-<id>.")
-    store: Path = option(Path("outputs/store"), "Store of calibrated cubes, fits, models and tracking, shared by runs.")
+    store: Path | S3Url = option(
+        Path("outputs/store"),
+        "Store of cubes, fits, models and tracking, shared by runs. S3 storage holds the cubes and fits alone.",
+    )
+    cache: Path = option(
+        Path("outputs/store"), "Folder for what a store in S3 storage does not hold, and for copies of the fits."
+    )
+
+    @property
+    def local(self) -> Path:
+        """The folder of everything that is kept on this machine."""
+        return self.store if isinstance(self.store, Path) else self.cache
 
 
 GROUPS: dict[str, type] = {
@@ -167,7 +181,15 @@ def _walk(options: type, prefix: str, defaults: Any) -> Iterator[Parameter]:
             yield Parameter(key, annotation, default, bounds, field.metadata.get("help", ""))
 
 
-_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", Path: "a path", type(None): "null"}
+_NAMES = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    Path: "a path",
+    S3Url: "s3://BUCKET/PREFIX",
+    type(None): "null",
+}
 
 
 def _words(annotation: Any, bounds: str) -> str:

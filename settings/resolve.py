@@ -25,7 +25,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from settings import yaml_text
-from settings.groups import GROUPS, PRESETS, parameters, presets
+from settings.groups import GROUPS, PRESETS, S3Url, parameters, presets
 from settings.tree import Settings, without_credentials
 from spectramind.errors import SettingsError
 
@@ -54,7 +54,7 @@ MAX_JOBS = 1000
 """Most runs of one sweep."""
 
 _SWITCH = {"1": "true", "0": "false", "True": "true", "False": "false"}
-_WORDS = {str, Path, type(None)}
+_WORDS = {str, Path, S3Url, type(None)}
 _PART = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[0-9]{1,6}\])*)")
 
 KeyPath = tuple[str | int, ...]

@@ -1,5 +1,7 @@
 """Units of work on disk: a directory that is either finished and verifiable, or redone.
 
+For a unit in S3 storage the same functions hand over to `provenance.s3_units`.
+
 A unit is written into a hidden sibling directory, given its manifest last, made durable and renamed into place. It
 counts as done when the manifest is there, names the same identity, and every output has the digest that the manifest
 records. A kill at any instant therefore leaves a finished unit or none; what a dead builder left behind is removed when
@@ -27,6 +29,7 @@ from filelock import FileLock, Timeout
 from spectramind.errors import InputError, StoreError
 from spectramind.provenance.digests import FileDigests, digest_json, file_digest
 from spectramind.provenance.environment import environment_snapshot
+from spectramind.provenance.s3 import S3Path
 
 MANIFEST = "manifest.json"
 IDENTITY_KEYS = {"kind", "inputs", "settings", "code"}
@@ -35,6 +38,10 @@ POLL_S = 0.05
 Identity = Mapping[str, Any]
 """What a unit depends on: `kind` a word, `inputs` {name: digest}, `settings` the slice in use, `code` a digest."""
 
+Place = Path | S3Path
+"""Where a unit is: a directory, or the objects below a key."""
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
 Value = TypeVar("Value")
 
 
@@ -43,19 +50,19 @@ class UnitResult:
     """A finished unit. `digest` covers identity and outputs, never times; `computed` tells whether this call built it;
     `details` is what the writer returned when the unit was built."""
 
-    path: Path
+    path: Place
     digest: str
     computed: bool
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def unit_path(parent: Path, identity: Identity) -> Path:
+def unit_path(parent: AnyPlace, identity: Identity) -> AnyPlace:
     """Where the unit of this identity lives below `parent`."""
-    return parent / digest_json(identity)[:16]
+    return parent / digest_json(identity)[:16]  # type: ignore[return-value]
 
 
 def build_unit(
-    target: Path,
+    target: Place,
     identity: Identity,
     write: Callable[[Path], Mapping[str, Any] | None],
     *,
@@ -71,6 +78,10 @@ def build_unit(
     Raises StoreError if the store cannot be read or written or the other process takes too long; nothing unfinished
     is then visible at `target`. Other exceptions of `write` pass through.
     """
+    if isinstance(target, S3Path):
+        from spectramind.provenance import s3_units
+
+        return s3_units.build_unit(target, identity, write)
     if set(identity) != IDENTITY_KEYS:
         raise ValueError(f"a unit's identity has the keys {sorted(IDENTITY_KEYS)}, not {sorted(identity)}")
     found = find_unit(target, identity, digests)
@@ -95,12 +106,16 @@ def find_unit(target: Path, identity: Identity, digests: FileDigests | None = No
     return UnitResult(target, manifest["digest"], computed=False, details=manifest["details"])
 
 
-def verify_unit(path: Path, digests: FileDigests | None = None, *, full: bool = False) -> list[str]:
+def verify_unit(path: Place, digests: FileDigests | None = None, *, full: bool = False) -> list[str]:
     """What is wrong with a unit, one sentence each; empty if it is sound.
 
     With `digests`, files that have not been touched since they were verified are not read again; `full` (and a missing
     index) reads every byte. Raises StoreError if the index of digests cannot be used.
     """
+    if isinstance(path, S3Path):
+        from spectramind.provenance import s3_units
+
+        return s3_units.verify_unit(path, full=full)
     try:
         manifest = read_manifest(path)
         files = _files_below(path)
@@ -118,13 +133,17 @@ def verify_unit(path: Path, digests: FileDigests | None = None, *, full: bool = 
     problems += [
         f"{name} has changed" for name, sha in zip(names, found, strict=True) if sha != outputs[name]["sha256"]
     ]
-    if manifest["digest"] != _unit_digest(manifest["identity"], outputs):
+    if manifest["digest"] != unit_digest(manifest["identity"], outputs):
         problems.append(f"{MANIFEST} has changed")
     return problems
 
 
-def read_unit(path: Path, read: Callable[[Path], Value]) -> Value:
+def read_unit(path: Place, read: Callable[[Path], Value]) -> Value:
     """`read(path)` after every byte of the unit was verified. Raises StoreError naming the unit if it is damaged."""
+    if isinstance(path, S3Path):
+        from spectramind.provenance import s3_units
+
+        return s3_units.read_unit(path, read)
     problems = verify_unit(path, full=True)
     if problems:
         raise StoreError(f"{path}: damaged ({'; '.join(problems[:3])}). Run again: it is then computed anew.")
@@ -143,12 +162,16 @@ def build_and_read(build: Callable[[], UnitResult], read: Callable[[Path], Value
     return result, read_unit(result.path, read)
 
 
-def discard_unit(path: Path, *, only_damaged: bool = False, patience_s: float = 3600.0) -> bool:
+def discard_unit(path: Place, *, only_damaged: bool = False, patience_s: float = 3600.0) -> bool:
     """Remove a unit so that it is built again; returns whether something was removed.
 
     `only_damaged` spares a unit that verifies, for example because another process has rebuilt it meanwhile.
     Raises StoreError if it cannot be removed.
     """
+    if isinstance(path, S3Path):
+        from spectramind.provenance import s3_units
+
+        return s3_units.discard_unit(path, only_damaged=only_damaged)
     if not path.exists():
         return False
     with _unit_lock(path, patience_s), _store_errors(path):
@@ -163,15 +186,23 @@ def discard_unit(path: Path, *, only_damaged: bool = False, patience_s: float = 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the unit at `path`. Raises StoreError if it is missing or damaged."""
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
+        return parse_manifest(path, (path / MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: not finished, it has no {MANIFEST}. Run again: it is then computed.") from error
+    except OSError as error:
+        raise StoreError(f"{path}: damaged {MANIFEST} ({error}). Run again: it is then computed anew.") from error
+
+
+def parse_manifest(unit: Place, content: bytes) -> dict[str, Any]:
+    """The manifest of `unit` from the file's content. Raises StoreError if it is damaged."""
+    try:
+        manifest = json.loads(content)
         if not isinstance(manifest["digest"], str) or not isinstance(manifest["details"], dict):
             raise TypeError("wrong types")
         if set(manifest["identity"]) != IDENTITY_KEYS or not all("sha256" in o for o in manifest["outputs"].values()):
             raise KeyError("incomplete")
-    except FileNotFoundError as error:
-        raise StoreError(f"{path}: not finished, it has no {MANIFEST}. Run again: it is then computed.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: damaged {MANIFEST} ({error}). Run again: it is then computed anew.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{unit}: damaged {MANIFEST} ({error}). Run again: it is then computed anew.") from error
     return dict(manifest)
 
 
@@ -191,7 +222,7 @@ def _build(
             outputs = _describe_outputs(partial)
             manifest = {
                 "identity": identity,
-                "digest": _unit_digest(identity, outputs),
+                "digest": unit_digest(identity, outputs),
                 "outputs": outputs,
                 "details": dict(details),
                 "environment": environment_snapshot(),
@@ -211,7 +242,8 @@ def _build(
     return UnitResult(target, str(manifest["digest"]), computed=True, details=json.loads(text)["details"])
 
 
-def _unit_digest(identity: Identity, outputs: Mapping[str, Mapping[str, Any]]) -> str:
+def unit_digest(identity: Identity, outputs: Mapping[str, Mapping[str, Any]]) -> str:
+    """What identifies a unit's content: its identity and the digests of its outputs."""
     return digest_json({"identity": identity, "outputs": {name: output["sha256"] for name, output in outputs.items()}})
 
 
