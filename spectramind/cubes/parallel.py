@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+import os
+import platform
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from spectramind.cubes.options import DaskOptions
 from spectramind.errors import SettingsError, SpectraMindError
+from spectramind.provenance.digests import code_digest
+from spectramind.provenance.environment import environment_snapshot
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
-CONNECT_TIMEOUT = "30s"
+CONNECT_TIMEOUT_S = 30.0
 NO_PORT = "127.0.0.1:0"
 """For Dask's HTTP servers, which cannot be left out: any free port of this machine alone, serving nothing."""
 
@@ -33,6 +38,10 @@ ONE_THREAD = {
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 256 << 20, "MALLOC_TRIM_THRESHOLD_": 512 << 20}
 """The C library gives freed arrays back to the system at once by default, and Dask asks for more of that: the next
 array's pages are then zeroed again, a third of a transit fit's CPU time. The largest arrays still go back."""
+
+
+NUMERICS = ("numpy", "scipy", "numba", "polars", "pyarrow", "zarr", "numcodecs", "dask", "distributed")
+"""Libraries of which a cluster's workers need the same versions as the program that sends them work."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def map_units(
     exception becomes its item's outcome. The unit of a worker that died is done again up to `options.redo` times, then
     its outcome is a SpectraMindError that says so. Function and items must be picklable (cloudpickle) unless the
     scheduler is synchronous. `client` from `shared_workers` saves starting workers. Raises SettingsError if no
-    scheduler answers at `options.address`.
+    scheduler answers at `options.address`, or it has no workers or such as would give other results.
     """
     items = list(items)
     outcomes: dict[int, Outcome[Item, Value]] = {}
@@ -80,14 +89,23 @@ def _arriving(
         for index, item in enumerate(items):
             yield index, _attempt(item, lambda item=item: function(item))  # type: ignore[misc]
         return
+    if options.address:  # a worker may join at any time
+        function = functools.partial(_checked, function, _expected(_environment()))
     with _client(options, len(items)) if client is None else nullcontext(client) as client:
-        yield from _submit_all(client, function, items)
+        try:
+            yield from _submit_all(client, function, items)
+        except OSError as error:  # those of the units are outcomes
+            raise SpectraMindError(
+                f"dask.address={options.address}: the scheduler is gone ({error}). Start it and run again: what is "
+                "finished is kept."
+            ) from error
 
 
 def _submit_all(
     client: Any, function: Callable[[Item], Value], items: list[Item]
 ) -> Iterator[tuple[int, Outcome[Item, Value]]]:
     from distributed import KilledWorker, as_completed
+    from distributed.scheduler import NoWorkerError
 
     waiting = iter(range(len(items)))
     under_way: dict[str, int] = {}
@@ -106,9 +124,48 @@ def _submit_all(
         outcome = _attempt(items[index], future.result)
         if isinstance(outcome.error, KilledWorker):
             outcome = Outcome(items[index], error=_died(outcome.error))
+        elif isinstance(outcome.error, NoWorkerError):
+            outcome = Outcome(items[index], error=_deserted(outcome.error))
         del future  # frees the value on the cluster
         fill()
         yield index, outcome
+
+
+def _checked(function: Callable[[Item], Value], expected: Mapping[str, str], item: Item) -> Value:
+    """`function(item)`, on a worker that gives the results that this program would get."""
+    from distributed import get_worker
+
+    _require_same(get_worker().address, _environment(), expected)
+    return function(item)
+
+
+@functools.cache
+def _environment() -> Mapping[str, str]:
+    """What a result depends on beside its unit's input."""
+    libraries = environment_snapshot()["libraries"]
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: libraries.get(name, "absent") for name in NUMERICS},
+        "source code": code_digest("spectramind")[:12],
+        **{name: os.environ.get(name, "not set") for name in ONE_THREAD},
+    }
+
+
+def _expected(here: Mapping[str, str]) -> dict[str, str]:
+    """The environment that workers need if this program's is `here`."""
+    return {**here, **{name: str(value) for name, value in ONE_THREAD.items()}}
+
+
+def _require_same(where: str, found: Mapping[str, str] | Exception, expected: Mapping[str, str]) -> None:
+    if isinstance(found, Exception):
+        differing = f"spectramind cannot be imported ({found})"
+    else:
+        differing = "; ".join(f"{k} {found.get(k)}, expected {v}" for k, v in expected.items() if found.get(k) != v)
+    if differing:
+        raise SettingsError(
+            f"dask.address: {where}: {differing}. Start scheduler and workers as infra/kubernetes/dask.yaml does, from "
+            "the installation that runs this command."
+        )
 
 
 def _attempt(item: Item, call: Callable[[], Value]) -> Outcome[Item, Value]:
@@ -125,6 +182,13 @@ def _died(error: Any) -> SpectraMindError:
     )
 
 
+def _deserted(error: Any) -> SpectraMindError:
+    return SpectraMindError(
+        f"dask.address: there has been no worker for {error.timeout:.0f} s. Start some and run again: what is finished "
+        "is kept."
+    )
+
+
 @contextmanager
 def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
     """A client of the cluster at `options.address`, or of a local one that ends with this context.
@@ -136,14 +200,16 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     if options.address:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it says is told as an error
         try:
-            client = Client(options.address, timeout=CONNECT_TIMEOUT)  # type: ignore[no-untyped-call]
+            client = Client(options.address, timeout=CONNECT_TIMEOUT_S)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise SettingsError(
                 f"dask.address={options.address}: no Dask scheduler answers ({error}). "
                 "Start one with `dask scheduler` or leave the address empty."
             ) from error
         with client:
+            _require_fit_workers(client, options.address)
             yield client
         return
 
@@ -179,6 +245,24 @@ def _client(options: DaskOptions, n_items: int) -> Iterator[Any]:
         yield client
         with suppress(TimeoutError):  # a worker that must end while it restarts complains loudly
             client.wait_for_workers(workers if processes else 1, timeout=10)
+
+
+def _require_fit_workers(client: Any, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
+    except TimeoutError as error:
+        raise SettingsError(
+            f"dask.address={address}: the scheduler has no workers. Start some with `dask worker {address}`."
+        ) from error
+    expected = _expected(_environment())
+    for worker, found in client.run(_environment, on_error="return").items():
+        _require_same(worker, found, expected)
+    try:
+        on_scheduler = client.run_on_scheduler(_environment)
+    except ImportError as error:
+        on_scheduler = error
+    # It unpacks the units that it hands on, but computes nothing.
+    _require_same("the scheduler", on_scheduler, {name: expected[name] for name in ("Python", "dask", "distributed")})
 
 
 @contextmanager

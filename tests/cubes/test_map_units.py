@@ -159,7 +159,7 @@ def test_a_running_cluster_is_used() -> None:
 
 
 def test_an_address_without_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spectramind.cubes.parallel.CONNECT_TIMEOUT", "1s")
+    monkeypatch.setattr("spectramind.cubes.parallel.CONNECT_TIMEOUT_S", 1.0)
     with pytest.raises(SettingsError, match=r"dask.address=tcp://127.0.0.1:9: no Dask scheduler answers"):
         map_units(invert, [1], DaskOptions(address="tcp://127.0.0.1:9"))
 
