@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from flows.tasks import Json, remembered
 from flows.units import Done
 from flows.workspace import OUT_OF_TIME
-from spectramind.errors import QuarantineError
+from spectramind.cubes.parallel import Outcome
+from spectramind.errors import QuarantineError, StoreError
 from spectramind.provenance.digests import digest_json
 from spectramind.provenance.units import Place, build_unit, verify_unit
 
 if TYPE_CHECKING:
-    from flows.workspace import Progress, Workspace
+    from flows.progress import Progress
+    from flows.workspace import Workspace
 
 
 class Job(Protocol):
@@ -32,6 +34,9 @@ AnyJob = TypeVar("AnyJob", bound=Job)
 
 BATCHES = 8
 """Prefect tasks per split and stage: enough to follow in its UI, few enough to cost nothing."""
+
+SMALLEST_BATCH = 16
+"""Units in a batch, so that the workers have something to share: the last of a batch are waited for."""
 
 
 def make_units(
@@ -54,7 +59,7 @@ def make_units(
             work.layout.task_results,
             lambda found, batch=batch: _sound(work, batch, found),  # type: ignore[misc]
         )
-        progress.reached(len(batch))
+        progress.reach(len(batch))
     return rows
 
 
@@ -64,7 +69,7 @@ def remembered_unit(
     """The digest of one unit, made here by `write` as the task `name` unless it is done."""
 
     def compute() -> Json:
-        with work.progress(name.capitalize(), 1) as progress:
+        with work.progress(name.capitalize(), 1, planets=0) as progress:
             result = build_unit(target, identity, write, digests=work.digests)
             progress.advance()
         return {"digest": result.digest}
@@ -77,8 +82,8 @@ def remembered_unit(
 
 
 def _batches(items: Sequence[AnyJob]) -> Iterator[tuple[str, Sequence[AnyJob]]]:
-    """`items` in at most `BATCHES` runs of equal length, with a name for each."""
-    size = max(1, -(-len(items) // BATCHES))
+    """`items` in at most `BATCHES` runs, with a name for each."""
+    size = max(SMALLEST_BATCH, -(-len(items) // BATCHES))
     starts = range(0, len(items), size)
     for number, start in enumerate(starts, start=1):
         yield f"{number}/{len(starts)}", items[start : start + size]
@@ -88,14 +93,27 @@ def _run(
     work: Workspace, function: Callable[[AnyJob], Done], jobs: Sequence[AnyJob], progress: Progress
 ) -> list[dict[str, str | None]]:
     rows: list[dict[str, str | None]] = []
-    for outcome in work.spread(function, list(jobs), lambda _outcome: progress.advance()):
+
+    def arrived(outcome: Outcome[AnyJob, Done]) -> None:
+        progress.advance(made=outcome.value is None or outcome.value.computed)
+
+    for job, outcome in zip(jobs, work.spread(function, list(jobs), arrived), strict=True):
         if outcome.value is not None:
+            _require_visible(work, job)
             rows.append({"digest": outcome.value.digest, "reason": None})
         elif isinstance(outcome.error, QuarantineError):
             rows.append({"digest": None, "reason": str(outcome.error)})
         elif outcome.error is not None:
             raise outcome.error
     return rows
+
+
+def _require_visible(work: Workspace, job: Job) -> None:
+    if isinstance(job.target, Path) and not job.target.is_dir():
+        raise StoreError(
+            f"{job.target}: made by a worker of dask.address={work.settings.dask.address}, but not visible here. Point "
+            "outputs.store to a folder that all workers see at the same path, or to s3://BUCKET/PREFIX."
+        )
 
 
 def _sound(work: Workspace, jobs: Sequence[AnyJob], rows: Json) -> bool:

@@ -141,10 +141,11 @@ def _calibrated_visits(work: Workspace) -> tuple[list[CalibratedUnits], dict[Vis
     instruments = STAGES[work.settings.calibration.stage]
     calibrated = {visit.key: CalibratedUnits(visit, (), {}) for visit in work.visits}
     refused: dict[VisitKey, str] = {}
-    with work.progress("Calibrating visits", len(instruments) * len(work.visits)) as progress:
-        for split in SPLITS:
-            visits = [visit for visit in work.visits if visit.split == split]
-            for instrument in instruments:
+    planets = sum(map(len, work.planets.values()))
+    for instrument in instruments:
+        with work.progress(f"Calibrating {instrument.name}", len(work.visits), planets) as progress:
+            for split in SPLITS:
+                visits = [visit for visit in work.visits if visit.split == split]
                 jobs = [_job(work, visit, instrument) for visit in visits]
                 rows = make_units(work, f"calibrate {split} {instrument.name}", calibrate_unit, jobs, progress)
                 for visit, job, row in zip(visits, jobs, rows, strict=True):

@@ -51,7 +51,7 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
     if work.settings.calibration.stage != "features":
         raise SettingsError(f"calibration.stage={work.settings.calibration.stage} makes no fits; leave it out")
     jobs = {planet: _job(work, split, planet, calibration) for planet in calibration.planets(split)}
-    with work.progress(f"Fitting {split} planets", len(jobs)) as progress:
+    with work.progress(f"Fitting {split} planets", len(jobs), len(jobs)) as progress:
         rows = make_units(work, f"fit {split}", fit_unit, list(jobs.values()), progress)
     digests = {planet: row["digest"] for planet, row in zip(jobs, rows, strict=True) if row["digest"]}
     failed = {planet: row["reason"] for planet, row in zip(jobs, rows, strict=True) if not row["digest"]}

@@ -6,6 +6,7 @@ Jobs carry paths, digests and options, so that any process can do them; their re
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -18,9 +19,9 @@ from flows.journal import finite_json
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions
 from spectramind.data.layout import Dataset, Split, open_dataset
-from spectramind.errors import QuarantineError
+from spectramind.errors import InputError, QuarantineError
 from spectramind.instruments import INSTRUMENTS, Instrument
-from spectramind.provenance.digests import FileDigests, code_digest, digest_json
+from spectramind.provenance.digests import FileDigests, code_digest, digest_json, file_digest
 from spectramind.provenance.units import Place, UnitResult, build_and_read, build_unit
 from spectramind.transit.options import TransitOptions
 from spectramind.types import CalibratedVisit, RawExposure, Star
@@ -166,9 +167,14 @@ def _joined(parts: Sequence[CalibratedVisit]) -> CalibratedVisit:
 
 
 @lru_cache(maxsize=1)
-def _dataset(root: Path, _metadata_digest: str) -> Dataset:
-    """Opened once per process and state of the metadata."""
-    return open_dataset(root)
+def _dataset(root: Path, metadata_digest: str) -> Dataset:
+    """Opened once per process and state of the metadata. InputError if this process sees another data set there."""
+    dataset = open_dataset(root)
+    found = digest_json({name: file_digest(path) for name, path in dataset.metadata_files().items()})
+    if found != metadata_digest:
+        cure = "Let all workers see the data set at the same path."
+        raise InputError(root, "the metadata files that the run has found", f"others on {socket.gethostname()}", cure)
+    return dataset
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flows.progress import Progress, progress_bars
 from flows.run_directory import RunDirectory
 from flows.store_layout import StoreLayout
 from flows.units import CALIBRATION_TABLES
@@ -25,7 +26,6 @@ from spectramind.types import Floats
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
-    from rich.progress import Task, TaskID
 
     from flows.calibrate import Calibration
     from flows.figures import Figures
@@ -63,22 +63,6 @@ class Visit:
     @property
     def key(self) -> VisitKey:
         return self.split, self.planet_id, self.visit
-
-
-@dataclass
-class Progress:
-    """One bar: `advance` for each unit made; `reached` after a batch, whose units may all have been there already."""
-
-    bars: Bars
-    task: TaskID
-    finished: int = 0
-
-    def advance(self) -> None:
-        self.bars.advance(self.task)
-
-    def reached(self, units: int) -> None:
-        self.finished += units
-        self.bars.update(self.task, completed=self.finished)
 
 
 class Workspace:
@@ -146,7 +130,10 @@ class Workspace:
             for visit in self.dataset.visits(split, planet)[: 1 if self.settings.data.visits == "first" else None]
         ]
         # Hashing releases the interpreter's lock: threads read several files at a time.
-        with self.progress("Checking files", len(keys)) as progress, ThreadPoolExecutor() as pool:
+        with (
+            self.progress("Checking files", len(keys), sum(map(len, self.planets.values()))) as progress,
+            ThreadPoolExecutor() as pool,
+        ):
             visits = []
             for visit in pool.map(describe, keys):
                 visits.append(visit)
@@ -182,13 +169,13 @@ class Workspace:
         return self.cut_short
 
     @contextmanager
-    def progress(self, description: str, total: int) -> Iterator[Progress]:
-        """A progress bar with rate and time left."""
-        task = self._bars.add_task(description, total=total)
+    def progress(self, description: str, units: int, planets: int) -> Iterator[Progress]:
+        """A progress bar with rate and time left, for `units` that are the work on so many `planets`."""
+        progress = Progress(self._bars, description, units, planets)
         try:
-            yield Progress(self._bars, task)
+            yield progress
         finally:
-            self._bars.remove_task(task)
+            progress.close()
 
     @property
     def console(self) -> Console:
@@ -212,24 +199,7 @@ class Workspace:
 
     @cached_property
     def _bars(self) -> Bars:
-        from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-        from rich.text import Text
-
-        class _Rate(ProgressColumn):
-            def render(self, task: Task) -> Text:
-                return Text("" if not task.speed else f"{task.speed:.1f}/s", style="progress.data.speed")
-
-        return self._resources.enter_context(
-            Bars(
-                TextColumn("{task.description:<22}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                _Rate(),
-                TimeRemainingColumn(),
-                transient=True,
-            )
-        )
+        return self._resources.enter_context(progress_bars())
 
 
 _current: ContextVar[Workspace | None] = ContextVar("workspace", default=None)

@@ -95,6 +95,8 @@ def _arriving(
         try:
             yield from _submit_all(client, function, items)
         except OSError as error:  # those of the units are outcomes
+            if not options.address:
+                raise
             raise SpectraMindError(
                 f"dask.address={options.address}: the scheduler is gone ({error}). Start it and run again: what is "
                 "finished is kept."
