@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from flows.units import CubeJob, FitJob, calibrate_unit, cube_identity, fit_iden
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions
 from spectramind.data.layout import open_dataset
+from spectramind.errors import InputError
 from spectramind.instruments import INSTRUMENTS, Instrument
-from spectramind.provenance.digests import file_digest
+from spectramind.provenance.digests import digest_json, file_digest
 from spectramind.provenance.units import unit_path, verify_unit
 from spectramind.simulation.dataset import SimulatedDataset
 from spectramind.transit.options import TransitOptions
@@ -22,12 +24,12 @@ pytestmark = pytest.mark.slow
 
 def cube_job(simulated: SimulatedDataset, store: Path, instrument: Instrument) -> CubeJob:
     planet = simulated.train_ids[0]
-    files = open_dataset(simulated.root).visit_files("train", planet, 0)
-    inputs = {name: file_digest(path) for name, path in files.items()}
+    dataset = open_dataset(simulated.root)
+    inputs = {name: file_digest(path) for name, path in dataset.visit_files("train", planet, 0).items()}
     identity = cube_identity(planet, 0, instrument, inputs, CalibrationOptions(), CubeOptions())
     return CubeJob(
         root=simulated.root,
-        metadata_digest="0",
+        metadata_digest=digest_json({name: file_digest(file) for name, file in dataset.metadata_files().items()}),
         split="train",
         planet_id=planet,
         visit=0,
@@ -38,6 +40,14 @@ def cube_job(simulated: SimulatedDataset, store: Path, instrument: Instrument) -
         cubes=CubeOptions(),
         digest_index=store / "digests.sqlite",
     )
+
+
+def test_a_worker_that_sees_another_data_set_says_so(simulated: SimulatedDataset, tmp_path: Path) -> None:
+    job = replace(cube_job(simulated, tmp_path, INSTRUMENTS[0]), metadata_digest="0")
+    with pytest.raises(
+        InputError, match=r"expected the metadata files that the run has found, found others on \S+\. Let"
+    ):
+        calibrate_unit(job)
 
 
 def flip_a_bit(file: Path) -> None:

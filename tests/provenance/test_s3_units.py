@@ -154,7 +154,9 @@ def test_a_writer_that_fails_leaves_nothing(bucket: Any) -> None:
 def test_a_server_or_bucket_that_is_not_there_is_named_without_the_credentials(
     bucket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SettingsError, match=r"^outputs\.store=s3://absent/x: cannot be written \(.+404.+\)\. Check AWS_"):
+    with pytest.raises(
+        SettingsError, match=r"^outputs\.store=s3://absent/x: cannot be written \(.+404.+\)\. Check AWS_"
+    ):
         S3Path("s3://absent/x").require_writable()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     place = S3Path(f"s3://{bucket.name}/x")

@@ -151,6 +151,15 @@ def test_paths_and_names_are_taken_as_they_are(tmp_path: Path) -> None:
     assert resolve(["outputs.store=relative"]).outputs.store == Path.cwd() / "relative"
 
 
+def test_a_store_is_a_path_or_in_s3_storage() -> None:
+    outputs = resolve(["outputs.store=s3://bucket-1/a/b", "outputs.cache=c"]).outputs
+    assert (outputs.store, outputs.local) == ("s3://bucket-1/a/b", Path.cwd() / "c")
+    assert resolve(["outputs.store=here"]).outputs.local == Path.cwd() / "here"
+    for wrong in ("gs://bucket/a", "s3:/bucket", "s3://", "s3://user:secret@bucket/a", "s3://bucket/../a"):
+        assert "expected a path or s3://BUCKET/PREFIX" in message(f"outputs.store={wrong}")
+    assert "expected a path or null" in message("data.root=s3://bucket/data")
+
+
 def test_planet_ids_of_digits_stay_as_written() -> None:
     assert resolve(["data.planets=[12, 0012, 1_0, '3']"]).data.planets == ("12", "0012", "1_0", "3")
 
