@@ -51,7 +51,7 @@ def _absolute(path: Path) -> Path:
 
 Text = Annotated[str, Strict(), BeforeValidator(_number_as_text)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), BeforeValidator(_path_text)]
-BucketUrl = Annotated[str, Strict(), Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)*/?$")]
+BucketUrl = Annotated[str, Strict(), Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]+(/[\w=-][\w.=-]*)*/?$")]
 
 
 @dataclass(frozen=True)

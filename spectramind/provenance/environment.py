@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LIBRARIES = (
     "spectramind", "numpy", "scipy", "numba", "polars", "pyarrow", "pandas", "dask", "distributed", "zarr", "numcodecs",
-    "xarray", "safetensors", "pydantic", "pydantic-settings", "prefect", "mlflow", "great-expectations", "matplotlib",
-    "plotly", "torch", "torch-geometric", "mamba-ssm",
+    "xarray", "obstore", "safetensors", "pydantic", "pydantic-settings", "prefect", "mlflow", "great-expectations",
+    "matplotlib", "plotly", "torch", "torch-geometric", "mamba-ssm",
 )  # fmt: skip
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from flows.cli import app
 from spectramind.cubes.options import DaskOptions
 from spectramind.cubes.parallel import KEEP_MEMORY, ONE_THREAD, map_units
 from spectramind.errors import SettingsError
@@ -25,7 +27,8 @@ from spectramind.provenance.digests import file_digest
 from spectramind.provenance.units import MANIFEST, read_manifest
 from spectramind.simulation.dataset import SimulatedDataset
 
-MANIFESTS = Path(__file__).parents[2] / "infra" / "kubernetes" / "dask.yaml"
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "infra" / "kubernetes" / "dask.yaml"
 ADDRESS = "tcp://spectramind-scheduler:8786"
 PATIENCE_S = 240.0
 
@@ -54,7 +57,7 @@ def pod(deployment: str, here: dict[str, str], log: Path) -> Iterator[psutil.Pro
     with log.open("wb") as output:
         process = psutil.Popen(
             [program, *line[1:], "--host=127.0.0.1"],
-            env={**environment, **variables(deployment)},
+            env={**environment, **variables(deployment), "PYTHONPATH": str(ROOT)},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -104,16 +107,12 @@ def worker_process(nanny: psutil.Process) -> psutil.Process | None:
     return next((child for child in nanny.children() if "spawn_main" in " ".join(child.cmdline())), None)
 
 
-def calibration(simulated: SimulatedDataset, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def calibrate(simulated: SimulatedDataset, folder: Path, where: str) -> str:
+    """What a calibration prints."""
     places = (f"data.root={simulated.root}", f"outputs.store={folder}/store", f"outputs.dir={folder}/run")
-    command = [sys.executable, "-m", "spectramind", "calibrate", *places, "tracking.enable=false", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finished(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, output
-    return output
+    done = CliRunner().invoke(app, ["calibrate", *places, "tracking.enable=false", where])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def units(folder: Path) -> dict[str, str]:
@@ -123,37 +122,41 @@ def units(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_a_killed_worker_is_replaced_and_the_results_are_those_of_a_local_run(
     simulated: SimulatedDataset, scheduler: str, tmp_path: Path
 ) -> None:
-    local = calibration(simulated, tmp_path / "local", "dask.scheduler=synchronous")
+    local, cluster = tmp_path / "local", tmp_path / "cluster"
+
+    def kill_in_the_middle(nanny: psutil.Process) -> tuple[int, int]:
+        """Process id of the worker, and how many units there were."""
+        made = eventually(lambda: len(units(cluster)) if len(units(cluster)) >= 3 else None)
+        victim = worker_process(nanny)
+        assert victim is not None
+        victim.kill()
+        return victim.pid, made
+
     with ExitStack() as pods:
         healths = [free_port(), free_port()]
+        workers = [{ADDRESS: scheduler, "8790": health} for health in healths]
         nannies = [
-            pods.enter_context(
-                pod("spectramind-worker", {ADDRESS: scheduler, "8790": health}, tmp_path / f"worker{health}.log")
-            )
-            for health in healths
+            pods.enter_context(pod("spectramind-worker", worker, tmp_path / f"worker{number}.log"))
+            for number, worker in enumerate(workers)
         ]
         for health in healths:
             eventually(lambda health=health: healthy(health))
-        cluster = calibration(simulated, tmp_path / "cluster", f"dask.address={scheduler}")
-        eventually(lambda: len(units(tmp_path / "cluster")) >= 3)
-        victim = worker_process(nannies[0])
-        assert victim is not None
-        victim.send_signal(signal.SIGKILL)
-        at_the_kill = len(units(tmp_path / "cluster"))
-        output = finished(cluster)
-        successor = eventually(lambda: worker_process(nannies[0]))
-        assert successor.pid != victim.pid
-    finished(local)
-    expected = units(tmp_path / "local")
-    assert at_the_kill < len(expected)
-    assert units(tmp_path / "cluster") == expected
+        with ThreadPoolExecutor(1) as pool:
+            killing = pool.submit(kill_in_the_middle, nannies[0])
+            output = calibrate(simulated, cluster, f"dask.address={scheduler}")
+        killed, made = killing.result()
+        assert eventually(lambda: worker_process(nannies[0])).pid != killed
+    calibrate(simulated, local, "dask.scheduler=synchronous")
+    expected = units(local)
+    assert made < len(expected)
+    assert units(cluster) == expected
     quality = "run/calibration/data_quality.json"
-    assert file_digest(tmp_path / "cluster" / quality) == file_digest(tmp_path / "local" / quality)
-    assert "set aside" in output  # the planet whose frames are damaged, and no other
-    assert output.count("set aside") == 1
+    assert file_digest(cluster / quality) == file_digest(local / quality)
+    assert output.count("set aside") == 1  # the planet whose frames are damaged, and no other
 
 
 def test_the_recipe_gives_workers_the_environment_of_local_ones() -> None:
