@@ -13,7 +13,8 @@ from prefect import flow
 from flows.batches import make_units
 from flows.contracts import judge, publish_data_quality
 from flows.run_directory import RunDirectory
-from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table
+from flows.steps import scatter_table
+from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table, steps_table
 from flows.units import CubeJob, calibrate_unit, cube_identity
 from flows.workspace import ABSENT, OUT_OF_TIME, Visit, VisitKey, Workspace, workspace
 from settings.tree import Settings
@@ -100,6 +101,7 @@ def _calibrate(work: Workspace) -> Calibration:
         work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
     work.statistics, work.set_aside = statistics, dict(calibration.quarantined)
     work.run.set_data_rev(work.data_revision)
+    work.console.print(scatter_table(steps_table(statistics)))
     publish_data_quality(work)
     require_enough(work, "train", calibration.reasons("train"))
     require_enough(work, "test", calibration.reasons("test"))
