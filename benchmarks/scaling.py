@@ -11,7 +11,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +29,8 @@ from spectramind.provenance.digests import digest_json, file_digest
 from spectramind.provenance.units import unit_path
 from spectramind.simulation.dataset import simulate_dataset
 from spectramind.simulation.options import SimulationOptions
+
+Item = TypeVar("Item")
 
 WORKERS = (1, 2)
 
@@ -70,7 +74,8 @@ def cube_jobs(root: Path, store: Path) -> list[CubeJob]:
     return jobs
 
 
-def measure(function, items, settings: DaskOptions, client) -> float:
+def measure(function: Callable[[Item], Any], items: list[Item], settings: DaskOptions, client: Any) -> float:
+    """Seconds that all units take together."""
     start = time.perf_counter()
     for outcome in map_units(function, items, settings, client=client):
         if outcome.error is not None:

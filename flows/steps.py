@@ -16,7 +16,7 @@ def scatter_table(steps: pd.DataFrame) -> Table:
     from rich import box
     from rich.table import Table
 
-    title = "Scatter of the white light curve, ppm (medians over the visits)"
+    title = "Scatter of the white light curve, median visit, ppm"
     shown = Table(box=box.SIMPLE, show_edge=False, title=title, title_justify="left")
     for heading in ("instrument", "step", "before", "after"):
         shown.add_column(heading, justify="right" if heading in ("before", "after") else "left")

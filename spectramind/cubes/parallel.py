@@ -141,16 +141,20 @@ def _checked(function: Callable[[Item], Value], expected: Mapping[str, str], ite
     return function(item)
 
 
-@functools.cache
 def _environment() -> Mapping[str, str]:
     """What a result depends on beside its unit's input."""
     libraries = environment_snapshot()["libraries"]
     return {
         "Python": ".".join(platform.python_version_tuple()[:2]),
         **{name: libraries.get(name, "absent") for name in NUMERICS},
-        "source code": code_digest("spectramind")[:12],
+        "source code": _source_code(),
         **{name: os.environ.get(name, "not set") for name in ONE_THREAD},
     }
+
+
+@functools.cache
+def _source_code() -> str:
+    return code_digest("spectramind")[:12]
 
 
 def _expected(here: Mapping[str, str]) -> dict[str, str]:

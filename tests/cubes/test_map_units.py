@@ -14,7 +14,7 @@ import pytest
 from distributed import LocalCluster, get_worker
 
 from spectramind.cubes.options import DaskOptions
-from spectramind.cubes.parallel import Outcome, map_units, shared_workers
+from spectramind.cubes.parallel import ONE_THREAD, Outcome, map_units, shared_workers
 from spectramind.errors import InputError, SettingsError
 
 PROCESSES = DaskOptions(scheduler="processes", workers=2)
@@ -149,8 +149,9 @@ def test_no_worker_outlives_a_killed_program(tmp_path: Path) -> None:
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_running_cluster_is_used() -> None:
-
+def test_a_running_cluster_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, str(value))
     with LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
     ) as cluster:

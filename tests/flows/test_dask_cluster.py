@@ -150,7 +150,7 @@ def test_a_killed_worker_is_replaced_and_the_results_are_those_of_a_local_run(
             output = calibrate(simulated, cluster, f"dask.address={scheduler}")
         killed, made = killing.result()
         assert eventually(lambda: worker_process(nannies[0])).pid != killed
-    calibrate(simulated, local, "dask.scheduler=synchronous")
+    calibrate(simulated, local, "dask.workers=2")
     expected = units(local)
     assert made < len(expected)
     assert units(cluster) == expected
@@ -183,7 +183,7 @@ main()
 
 def test_workers_that_would_give_other_results_are_refused(scheduler: str) -> None:
     programs = {
-        r"(MKL|NUMBA)_NUM_THREADS (not set|3), expected 1; ": [sys.executable, "-m", "distributed.cli.dask_worker"],
+        "NUMBA_NUM_THREADS 3, expected 1": [sys.executable, "-m", "distributed.cli.dask_worker"],
         r"spectramind cannot be imported \(": [sys.executable, "-c", WITHOUT_SPECTRAMIND],
     }
     for message, program in programs.items():
