@@ -196,6 +196,7 @@ def test_a_used_up_budget_delivers_the_fallback_for_planets_not_reached(
     from spectramind.errors import BudgetReached
 
     batches = 2 * 5 + 2 * 3 + 5 + 1  # calibrations of both instruments and splits, train fits, the first test fit
+    monkeypatch.setattr("flows.batches.SMALLEST_BATCH", 1)
     monkeypatch.setattr(workspace, "monotonic", _Clock(time.monotonic()))
     budget = f"runtime.budget_hours={(batches + 0.5) / workspace.UNITS_SHARE}"
     with pytest.raises(BudgetReached, match=r"time budget of .* reached") as stopped:

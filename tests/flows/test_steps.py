@@ -13,7 +13,7 @@ def visit(number: int, scatter: float) -> Statistics:
         {"step": "dark_current", "scatter_ppm_in": scatter, "scatter_ppm_out": scatter / 2},
         {"step": "time_binning", "scatter_ppm_in": scatter / 2, "scatter_ppm_out": "nan"},
     ]
-    return Statistics("train", "1", number, {"FGS1": steps, "AIRS-CH0": steps[:1]}, {})
+    return Statistics("train", "1", number, {"FGS1": steps, "AIRS-CH0": steps[:1]}, {}, "digest")
 
 
 def test_the_scatter_of_each_step_is_the_median_over_visits() -> None:
