@@ -50,6 +50,20 @@ def test_propagated_variance_is_that_of_many_realisations(quiet, instrument, wei
     assert ratio.mean() == pytest.approx(1.0, abs=0.05)
 
 
+def test_propagated_variance_holds_in_bins_with_repaired_pixels_and_beside_them(quiet):
+    """A tenth of the trace's pixels is dead."""
+    raw = quiet[AIRS]
+    dead = raw.frames.dead.copy()
+    dead[13:18] |= np.random.default_rng(3).random((5, dead.shape[1])) < 0.1
+    curve, _, _ = calibrate_exposure(replace(raw, frames=replace(raw.frames, dead=dead)), EVERY_PAIR)
+    ratio = curve.flux.var(axis=0, ddof=1) / curve.variance.mean(axis=0)
+    repaired = (curve.quality[0] & Quality.REPAIRED_PIXEL) > 0
+    beside = np.convolve(repaired, [1, 0, 1], "same").astype(bool) & ~repaired
+    assert min(repaired.sum(), beside.sum()) > 60
+    assert ratio[repaired].mean() == pytest.approx(1.0, abs=0.04)
+    assert ratio[beside].mean() == pytest.approx(1.0, abs=0.04)
+
+
 @pytest.mark.parametrize("instrument", [AIRS, FGS1])
 def test_binned_variance_is_that_of_the_bins(quiet, instrument):
     pairs = 10
