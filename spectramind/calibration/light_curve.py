@@ -107,8 +107,8 @@ def _foreground_per_pixel(flux: Floats, edge: Floats, wavelength_um: Floats, opt
 def _pair_variance(brightness: Floats, aperture: Aperture, detector: Detector) -> tuple[Floats, Floats]:
     """Variance (T, B) of one pair's flux, and the share (B,) of the light that repaired pixels stand for."""
     dispersed = detector.instrument.dispersed
-    # A repaired pixel repeats its neighbours: on a spectrometer those of other bins, on an imager those of the same bin,
-    # where the weights add up before they are squared.
+    # A repaired pixel repeats its neighbours: on a spectrometer those of other bins, on an imager those of the same
+    # bin, where weights add up before they are squared.
     squares = (aperture.flux if dispersed else fold_weights(aperture.flux, detector.repair)) ** 2
     shot = extraction.weighted_sum(aperture.shot[None], squares, dispersed)[0]
     noise = extraction.weighted_sum(aperture.noise[None], squares, dispersed)[0]
