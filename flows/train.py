@@ -96,7 +96,7 @@ def _identity(work: Workspace, fits: Fits, labels: Floats) -> dict[str, Any]:
             "wavelengths": _array_digest(work.dataset.wavelengths_um),
         },
         "settings": {
-            "model": asdict(work.settings.model),
+            "model": asdict(work.settings.model.analytic),
             "transit": asdict(work.settings.transit),
             "uncertainty": asdict(work.settings.uncertainty),
             "seed": work.settings.runtime.seed,
@@ -116,7 +116,7 @@ def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
     """Everything that a prediction needs, and how well held-out planets are predicted."""
     settings, options, seed = work.settings, work.settings.uncertainty, work.settings.runtime.seed
     model, held_out = train_analytic(
-        *fits.load(), labels, work.dataset.wavelengths_um, settings.model, settings.transit, seed
+        *fits.load(), labels, work.dataset.wavelengths_um, settings.model.analytic, settings.transit, seed
     )
     (folder / MODEL).mkdir()
     model.save(folder / MODEL)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
-from spectramind.models.options import AnalyticOptions
+from spectramind.models.options import ModelOptions
 from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
@@ -104,7 +104,7 @@ GROUPS: dict[str, type] = {
     "calibration": CalibrationStages,
     "cubes": CubeOptions,
     "transit": TransitOptions,
-    "model": AnalyticOptions,
+    "model": ModelOptions,
     "uncertainty": UncertaintyOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,

@@ -47,6 +47,10 @@ RENAMED = {
     "trainer": "train",
     "mlflow": "tracking",
     "tracking.tracking_uri": "tracking.uri",
+    "model.encoders.fgs1_mamba": "model.ssm",
+    "model.encoders.airs_gnn": "model.gnn",
+    "model.decoders.mu_head": "model.heads.mu",
+    "model.decoders.sigma_head": "model.heads.sigma",
 }
 """Former key, or leading part of a key, to the present one. Only those that lead to a present key are honoured."""
 

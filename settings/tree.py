@@ -21,7 +21,7 @@ from settings.groups import (
     TrackingOptions,
 )
 from spectramind.cubes.options import CubeOptions, DaskOptions
-from spectramind.models.options import AnalyticOptions
+from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     calibration: Group[CalibrationStages] = CalibrationStages()
     cubes: Group[CubeOptions] = CubeOptions()
     transit: Group[TransitOptions] = TransitOptions()
-    model: Group[AnalyticOptions] = AnalyticOptions()
+    model: Group[ModelOptions] = ModelOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()

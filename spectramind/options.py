@@ -7,8 +7,11 @@ Plain dataclasses keep the science importable where only NumPy and PyTorch are i
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import field, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+Options = TypeVar("Options")
 
 
 def option(
@@ -26,3 +29,17 @@ def option(
     if isinstance(default, (list, dict)):
         raise TypeError("an option's default is immutable: use a tuple")
     return field(default=default, metadata=metadata)
+
+
+def from_dict(options: type[Options], values: Mapping[str, Any]) -> Options:
+    """The inverse of `dataclasses.asdict` after a way through JSON, which makes tuples lists."""
+    hints = get_type_hints(options)
+    built = {
+        name: from_dict(hints[name], value) if is_dataclass(hints[name]) else _tuples(value)
+        for name, value in values.items()
+    }
+    return options(**built)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
