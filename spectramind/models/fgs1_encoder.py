@@ -38,7 +38,7 @@ class FGS1Encoder(nn.Module):
         steps = torch.arange(x_VTC.shape[1], device=x_VTC.device)
         last = n_steps_V[:, None] - 1
         backwards = torch.where(steps <= last, last - steps, steps)  # V T
-        x = self.in_proj(x_VTC)
+        x = self.in_proj(x_VTC).to(self.in_proj.weight.dtype)  # layers add up in full precision, whatever the autocast
         if self.options.kind == "transformer":
             x = x + sinusoidal(steps, self.options.d_model).to(x)
         for layer in self.layers:

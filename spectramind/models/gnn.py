@@ -47,7 +47,7 @@ class AIRSGraphNetwork(nn.Module):
         planets = features_PNF.shape[0]
         position = self.encoded_position.expand(planets, -1, -1)
         x = self.in_proj(torch.cat([features_PNF, position], dim=-1)) + self.star_proj(star_PS)[:, None]
-        x, attention = x.flatten(0, 1), []
+        x, attention = x.flatten(0, 1).to(self.in_proj.weight.dtype), []  # layers add up in full precision
         first_node = N_WAVELENGTHS * torch.arange(planets, device=x.device)
         edge_index = (self.edge_index[:, None] + first_node[:, None]).flatten(1)
         edge_type, edge_vector = self.edge_type.repeat(planets), self.edges(self.edge_features).repeat(planets, 1)

@@ -15,6 +15,7 @@ D inner channels.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
@@ -23,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from spectramind.errors import SettingsError
 
 Scan = Literal["auto", "plain", "kernel"]
 
@@ -77,10 +80,12 @@ def _carried(decay_VKH: Tensor, added_VKHPN: Tensor) -> Tensor:
 
 @cache
 def ssd_kernel() -> Callable[..., Any] | None:
-    """The Triton scan of mamba-ssm, or None where it is not installed. Imported on first use, since it takes long."""
+    """The Triton scan of mamba-ssm, or None, with a warning, where it cannot be imported. Imported on first use, since
+    that takes long."""
     try:
         from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-    except ImportError:
+    except ImportError as error:
+        warnings.warn(f"mamba-ssm cannot be imported ({error}): plain PyTorch scans instead, slower", stacklevel=2)
         return None
     return mamba_chunk_scan_combined
 
@@ -158,7 +163,7 @@ class Mamba2(nn.Module):
         if kernel is not None:
             return kernel(x, dt, A, B[:, :, None], C[:, :, None], chunk_size=KERNEL_CHUNK)
         if self.scan == "kernel":
-            raise ImportError("model.ssm.scan=kernel needs mamba-ssm: install the extra `gpu`, or set it to auto")
+            raise SettingsError("model.ssm.scan=kernel: mamba-ssm cannot be imported; install the extra `gpu`, or set auto")
         return ssd(x, dt, A, B, C, self.chunk)
 
 
