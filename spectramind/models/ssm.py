@@ -163,7 +163,7 @@ class Mamba2(nn.Module):
         if kernel is not None:
             return kernel(x, dt, A, B[:, :, None], C[:, :, None], chunk_size=KERNEL_CHUNK)
         if self.scan == "kernel":
-            raise SettingsError("model.ssm.scan=kernel: mamba-ssm cannot be imported; install the extra `gpu`, or set auto")
+            raise SettingsError("model.ssm.scan=kernel: mamba-ssm cannot be imported; install the extra `gpu`")
         return ssd(x, dt, A, B, C, self.chunk)
 
 

@@ -101,7 +101,7 @@ def test_presets(name: str) -> None:
         for part in key.split("."):
             value = getattr(value, part)
         found[key] = value
-    assert found == pytest.approx(PRESETS[name], rel=1e-15)
+    assert found == PRESETS[name]
 
 
 def test_the_analytic_predictor_is_the_default_and_knows_nothing_of_the_network() -> None:
