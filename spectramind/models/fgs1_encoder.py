@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from spectramind.models.network_inputs import FGS1_CHANNELS
 from spectramind.models.options import SSMOptions
 from spectramind.models.positions import sinusoidal
 from spectramind.models.ssm import Mamba1, Mamba2
 
-FGS1_CHANNELS = ("flux", "time", "centroid_x", "centroid_y", "jitter_x", "jitter_y")
 FEED_FORWARD = 4
 """Inner width of a transformer's feed-forward part, in widths."""
 

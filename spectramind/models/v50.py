@@ -10,71 +10,23 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectramind.errors import InputError
-from spectramind.instruments import N_WAVELENGTHS
 from spectramind.models import fgs1_encoder
-from spectramind.models.fgs1_encoder import FGS1_CHANNELS, FGS1Encoder
+from spectramind.models.fgs1_encoder import FGS1Encoder
 from spectramind.models.fusion import Fusion
 from spectramind.models.gnn import AIRSGraphNetwork
 from spectramind.models.heads import MuHead, SigmaHead, correction, sigma_floors
+from spectramind.models.network_inputs import STAR_FEATURES, V50Inputs
 from spectramind.models.options import NetworkOptions
 from spectramind.models.spectral_graph import SpectralGraph
 from spectramind.options import from_dict
-from spectramind.types import Floats
 
 FORMAT = "spectramind-v50-1"
-STAR_FEATURES = ("Rs", "Ms", "Ts", "Mp", "e", "P", "sma", "i")
-
-
-class V50Inputs(NamedTuple):
-    """A batch of planets.
-
-    `fgs1` (V, T, 6) the channels of `FGS1_CHANNELS`, of order one; a visit's first `n_steps` (V,) steps count, the rest
-    is padding; `planet_of_visit` (V,) the place of the visit's planet in the batch; `nodes` (P, N, F) features of the
-    bins, the analytic estimates among them, of order one; `star` (P, 8) the parameters of `STAR_FEATURES`, of order
-    one; `mean`, `sigma` (P, N) the analytic posterior in transit depth, float32 or float64; `directions` (P, N, R) its
-    covariance, as `principal_directions` gives it.
-    """
-
-    fgs1: Tensor
-    n_steps: Tensor
-    planet_of_visit: Tensor
-    nodes: Tensor
-    star: Tensor
-    mean: Tensor
-    sigma: Tensor
-    directions: Tensor
-
-    def to(self, device: torch.device | str) -> V50Inputs:
-        return V50Inputs(*(tensor.to(device, non_blocking=True) for tensor in self))
-
-    def check(self, node_features: int) -> None:
-        """Raises InputError where shapes disagree or a visit has no steps or more than there are."""
-        planets, visits, longest = self.mean.shape[0], self.fgs1.shape[0], self.fgs1.shape[1]
-        expected = {
-            "fgs1": (visits, longest, len(FGS1_CHANNELS)),
-            "n_steps": (visits,),
-            "planet_of_visit": (visits,),
-            "nodes": (planets, N_WAVELENGTHS, node_features),
-            "star": (planets, len(STAR_FEATURES)),
-            "mean": (planets, N_WAVELENGTHS),
-            "sigma": (planets, N_WAVELENGTHS),
-            "directions": (planets, N_WAVELENGTHS, self.directions.shape[-1]),
-        }
-        for name, shape in expected.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
-                raise InputError(f"network input {name}", f"shape {shape}", f"{found}", "Build it as V50Inputs tells.")
-        if visits and not 1 <= int(self.n_steps.min()) <= int(self.n_steps.max()) <= longest:
-            raise InputError(
-                "network input n_steps", f"1 to {longest}", str(self.n_steps.tolist()), "Leave visits out."
-            )
 
 
 @dataclass(frozen=True)
@@ -181,14 +133,6 @@ class V50(nn.Module):
         network = cls(from_dict(NetworkOptions, header["options"]), graph)
         network.load_state_dict(tensors)
         return network.eval()
-
-
-def principal_directions(covariance: Floats, count: int) -> Tensor:
-    """Covariances (P, N, N) to (P, N, count), float32: eigenvectors times the fourth root of their eigenvalues, for the
-    largest ones, so that the matrix times its transpose is the symmetric square root in these directions."""
-    values, vectors = np.linalg.eigh(covariance)
-    scale = np.maximum(values[:, -count:], 0.0) ** 0.25
-    return torch.from_numpy((vectors[:, :, -count:] * scale[:, None]).astype(np.float32))
 
 
 def node_importance(network: V50, inputs: V50Inputs) -> Tensor:

@@ -14,7 +14,8 @@ from toy_network import TINY, WAVELENGTHS, batch, build, graph, tiny
 from settings.resolve import resolve
 from spectramind.errors import InputError
 from spectramind.models.heads import correction
-from spectramind.models.v50 import V50, V50Output, node_importance, principal_directions
+from spectramind.models.network_inputs import V50Inputs, principal_directions
+from spectramind.models.v50 import V50, V50Output, node_importance
 
 BACKENDS = ("gat", "rgcn", "nnconv", "mpnn")
 FUSIONS = ("concat", "cross_attend", "gated")
@@ -197,6 +198,42 @@ def test_scales_add_up_from_coarse_to_fine() -> None:
     torch.testing.assert_close(coarse, inputs.mean + correction(fields[0].double(), directions, inputs.sigma, 3.0))
     torch.testing.assert_close(mid, inputs.mean + correction(sum(fields[:2]).double(), directions, inputs.sigma, 3.0))
     assert build(tiny(mu={"aux_losses": False}))(inputs).scales == ()
+
+
+def test_a_few_steps_of_training_find_what_the_fit_missed() -> None:
+    """Errors that one node feature tells in part, and sigmas that are twice what is left: Adam finds both."""
+    torch.manual_seed(2)
+    planets, generator = 24, torch.Generator().manual_seed(4)
+    directions = 1e-2 * torch.randn(planets, 283, 3, generator=generator)
+    root = directions @ directions.transpose(1, 2)
+    sigma = root.square().sum(-1).sqrt()
+    told, hidden = torch.randn(2, planets, 283, generator=generator)
+    truth = 0.01 + (root @ (0.9 * told + 0.4 * hidden)[..., None]).squeeze(-1)
+    inputs = V50Inputs(
+        fgs1=torch.zeros(planets, 2, 6),
+        n_steps=torch.full((planets,), 2),
+        planet_of_visit=torch.arange(planets),
+        nodes=torch.cat([told[..., None], torch.zeros(planets, 283, 7)], dim=-1),
+        star=torch.zeros(planets, 8),
+        mean=torch.full((planets, 283), 0.01),
+        sigma=sigma,
+        directions=directions,
+    )
+    network = build(tiny(ssm={"enabled": False}, gnn={"enabled": False}))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    losses = []
+    for _ in range(250):
+        output = network(inputs)
+        z = (truth - output.mean) / output.sigma
+        loss = (0.5 * z.square() + (output.sigma / sigma).log()).mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    error = ((truth - output.mean) / sigma).square().mean().sqrt()
+    assert losses[-1] < losses[0] - 0.4
+    assert error < 0.6 * ((truth - inputs.mean) / sigma).square().mean().sqrt()
+    assert z.square().mean().sqrt().item() == pytest.approx(1.0, abs=0.15)
 
 
 def test_exports() -> None:

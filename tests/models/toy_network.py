@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from spectramind.models.network_inputs import V50Inputs, principal_directions
 from spectramind.models.options import NetworkOptions, SSMOptions
 from spectramind.models.spectral_graph import SpectralGraph, spectral_graph
-from spectramind.models.v50 import V50, V50Inputs, principal_directions
+from spectramind.models.v50 import V50
 
 WAVELENGTHS = np.r_[0.7, np.linspace(1.952, 3.895, 282)]
 WINDOWS = {"h2o": ((40, 85), (210, 240)), "co2": ((95, 130), (245, 265)), "ch4": ((135, 175), (270, 282))}
