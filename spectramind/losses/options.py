@@ -57,7 +57,7 @@ class SmoothnessOptions(RuleOptions):
     """Second differences along wavelength."""
 
     weight: float = option(0.1, _WEIGHT, ge=0, le=1000)
-    scale_ppm: float = option(20.0, _SCALE, gt=0, le=1e6)
+    scale_ppm: float = option(40.0, _SCALE, gt=0, le=1e6)
     window: int = option(2, "Distance, in bins, of the neighbours of a second difference.", ge=1, le=100)
     mask_strong_lines: bool = option(True, "Leave out bins in which the analytic spectrum itself bends strongly.")
     cutoff: float = option(50.0, "Second difference of the analytic spectrum, in ppm, of a strong line.", gt=0, le=1e6)
@@ -67,7 +67,7 @@ class SmoothnessOptions(RuleOptions):
 class FftOptions(RuleOptions):
     """Power at high frequencies along wavelength."""
 
-    scale_ppm: float = option(5.0, _SCALE, gt=0, le=1e6)
+    scale_ppm: float = option(10.0, _SCALE, gt=0, le=1e6)
     cutoff_freq: float = option(
         40.0,
         "Highest free frequency, in cycles over the AIRS bins; 141 is the Nyquist frequency.",
@@ -117,7 +117,7 @@ class MolecularCoherenceOptions(RuleOptions):
 class SeamContinuityOptions(RuleOptions):
     """A step in the spectrum at one place."""
 
-    scale_ppm: float = option(5.0, _SCALE, gt=0, le=1e6)
+    scale_ppm: float = option(10.0, _SCALE, gt=0, le=1e6)
     seam_index: int = option(178, "First bin to the right of the seam.", ge=3, le=_LAST - 1)
 
 
@@ -229,6 +229,5 @@ class SymbolicOptions:
         """The rules that count in `stage`: enabled, with a weight, and tied to it."""
         if not self.enabled:
             return {}
-        return {
-            n: rule for n, rule in self.by_name.items() if rule.enabled and rule.weight > 0 and stage in rule.stages
-        }
+        rules = self.by_name.items()
+        return {name: rule for name, rule in rules if rule.enabled and rule.weight > 0 and stage in rule.stages}
