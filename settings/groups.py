@@ -14,6 +14,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
+from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
 from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
@@ -105,6 +106,8 @@ GROUPS: dict[str, type] = {
     "cubes": CubeOptions,
     "transit": TransitOptions,
     "model": ModelOptions,
+    "loss": LossOptions,
+    "symbolic": SymbolicOptions,
     "uncertainty": UncertaintyOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,

@@ -46,6 +46,8 @@ RENAMED = {
     "training": "train",
     "trainer": "train",
     "mlflow": "tracking",
+    "loss.composite": "symbolic",
+    "symbolic.nonneg": "symbolic.nonnegativity",
     "tracking.tracking_uri": "tracking.uri",
     "model.encoders.fgs1_mamba": "model.ssm",
     "model.encoders.airs_gnn": "model.gnn",

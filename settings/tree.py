@@ -21,6 +21,7 @@ from settings.groups import (
     TrackingOptions,
 )
 from spectramind.cubes.options import CubeOptions, DaskOptions
+from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
 from spectramind.transit.options import TransitOptions
@@ -46,6 +47,8 @@ class Settings(BaseSettings):
     cubes: Group[CubeOptions] = CubeOptions()
     transit: Group[TransitOptions] = TransitOptions()
     model: Group[ModelOptions] = ModelOptions()
+    loss: Group[LossOptions] = LossOptions()
+    symbolic: Group[SymbolicOptions] = SymbolicOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()
