@@ -18,6 +18,7 @@ from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
 from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
+from spectramind.training.options import OptimizerOptions, TrainOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
 
@@ -108,6 +109,8 @@ GROUPS: dict[str, type] = {
     "model": ModelOptions,
     "loss": LossOptions,
     "symbolic": SymbolicOptions,
+    "optimizer": OptimizerOptions,
+    "train": TrainOptions,
     "uncertainty": UncertaintyOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,

@@ -24,6 +24,7 @@ from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
+from spectramind.training.options import OptimizerOptions, TrainOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
 
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
     model: Group[ModelOptions] = ModelOptions()
     loss: Group[LossOptions] = LossOptions()
     symbolic: Group[SymbolicOptions] = SymbolicOptions()
+    optimizer: Group[OptimizerOptions] = OptimizerOptions()
+    train: Group[TrainOptions] = TrainOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()

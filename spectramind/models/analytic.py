@@ -232,7 +232,7 @@ def train_analytic(
             f"{len(planets.usable().fits)} of {len(fits)}",
             "Add planets with known spectra.",
         )
-    folds = _folds(len(fits), min(options.folds, len(fits)), seed)
+    folds = planet_folds(len(fits), options.folds, seed)
     widths = options.kernel_widths
     candidates: list[dict[float, Spectra]] = []
     for fold in folds:
@@ -258,8 +258,10 @@ def train_analytic(
     return _learn(planets, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance, flags)
 
 
-def _folds(n: int, count: int, seed: int) -> list[list[int]]:
+def planet_folds(n: int, count: int, seed: int) -> list[list[int]]:
+    """The planets 0 to n - 1 in at most `count` folds: the rows of each, ascending."""
     order = np.random.default_rng(seed).permutation(n)
+    count = min(count, n)
     return [sorted(int(i) for i in order[k::count]) for k in range(count)]
 
 
