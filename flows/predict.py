@@ -12,9 +12,10 @@ import numpy as np
 from prefect import flow
 
 from flows.batches import remembered_unit
-from flows.calibrate import calibrate
+from flows.calibrate import Calibration, calibrate
 from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
+from flows.network import VIOLATIONS, fgs1_curves, violations_table
 from flows.published import markdown, replace_tree
 from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
@@ -66,7 +67,7 @@ def _predict(work: Workspace) -> Prediction:
     target = unit_path(work.layout.predictions, identity)
 
     def write(folder: Path) -> None:
-        _write(planets, fits, training, doubts, folder)
+        _write(work, planets, fits, training, doubts, calibration, folder)
 
     digest = remembered_unit(work, "predict", target, identity, write)
     spectra = read_predictions(target / PREDICTIONS)
@@ -93,16 +94,31 @@ def _identity(
         },
         "settings": {"planets": list(planets)},
         "code": code_digest(
-            *("spectramind.models", "spectramind.transit", "spectramind.uncertainty"),
-            *("flows.predict", "flows.served_model"),
+            *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
+            *("flows.predict", "flows.served_model", "flows.network"),
         ),
     }
 
 
 def _write(
-    planets: Sequence[str], fits: Fits, training: Training, doubts: Mapping[str, Sequence[str]], folder: Path
+    work: Workspace,
+    planets: Sequence[str],
+    fits: Fits,
+    training: Training,
+    doubts: Mapping[str, Sequence[str]],
+    calibration: Calibration,
+    folder: Path,
 ) -> None:
-    spectra = with_fallback(planets, Predictor.load(training.path), fits)
+    predictor = Predictor.load(training.path)
+    loaded = fits.load()
+    posterior = predictor.model.predict(*loaded) if fits.planets else None
+    predicted = None
+    if posterior is not None:
+        curves = fgs1_curves(calibration, "test", fits.planets) if predictor.networks else ()
+        predicted = predictor.complete(posterior, *loaded, curves)
+        if work.settings.model.kind == "v50":
+            violations_table(work, predicted, posterior.mean).to_parquet(folder / VIOLATIONS, index=False)
+    spectra = with_fallback(planets, predictor, predicted)
     spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
     flags = {planet: [*words, *doubts.get(planet, ())] for planet, words in zip(planets, spectra.flags, strict=True)}
     flags = {planet: words for planet, words in flags.items() if words}
@@ -111,15 +127,14 @@ def _write(
         _write_covariance(folder / COVARIANCE, spectra)
 
 
-def with_fallback(planets: Sequence[str], predictor: Predictor, fits: Fits) -> Spectra:
-    """Predictions in the order of `planets`; the fallback, flagged, for those without a fit."""
+def with_fallback(planets: Sequence[str], predictor: Predictor, predicted: Spectra | None) -> Spectra:
+    """`predicted` spectra in the order of `planets`; the fallback, flagged, for those that are not among them."""
     n_bins = predictor.fallback_mean.size
     mean = np.tile(predictor.fallback_mean, (len(planets), 1))
     sigma = np.tile(predictor.fallback_sigma, (len(planets), 1))
     flags: list[tuple[str, ...]] = [(FALLBACK_FLAG,)] * len(planets)
-    if not fits.planets:
+    if predicted is None:
         return Spectra(tuple(planets), mean, sigma, None, tuple(flags))
-    predicted = predictor.spectra(*fits.load())
     covariance = None
     if predicted.covariance is not None:
         covariance = np.zeros((len(planets), n_bins, n_bins))

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prefect import flow
 
 from flows.batches import remembered_unit
-from flows.calibrate import calibrate
+from flows.calibrate import Calibration, calibrate
 from flows.contracts import publish_data_quality
 from flows.figures import INSTRUMENT_COLOURS
 from flows.fit import Fits, fit_split
 from flows.journal import finite_json
+from flows.network import (
+    ANALYTIC,
+    VIOLATIONS,
+    FoldNetwork,
+    HeldOut,
+    analytic_posterior,
+    fgs1_curves,
+    fold_networks,
+    held_out_predictions,
+    mean_penalties,
+    violations_table,
+)
 from flows.published import markdown, replace_tree, table
 from flows.recording import record_training
 from flows.run_directory import RunDirectory
-from flows.served_model import FALLBACK, MODEL, SCALING
+from flows.served_model import FALLBACK, MODEL, NETWORK_USE, NETWORKS, SCALING, NetworkUse
 from flows.tables import spectra_frame
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
@@ -31,9 +44,12 @@ from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import spectra_statistics
 from spectramind.models.analytic import train_analytic
 from spectramind.provenance.digests import code_digest
-from spectramind.provenance.units import unit_path
+from spectramind.provenance.units import MANIFEST, unit_path
 from spectramind.types import Floats, Spectra
 from spectramind.uncertainty.scaling import cross_fit_sigma, fit_sigma_scaling
+
+if TYPE_CHECKING:
+    from spectramind.models.network_planets import NetworkPlanets
 
 METRICS, OUT_OF_FOLD, FIGURE = "metrics.json", "out_of_fold.parquet", "out_of_fold.svg"
 """What a checkpoint tells beside what a prediction needs."""
@@ -47,6 +63,7 @@ class Training:
     digest: str
     metrics: dict[str, Any]
     mlflow_run: str | None = None
+    networks: tuple[FoldNetwork, ...] = ()
 
 
 @flow(name="train-v50")
@@ -63,13 +80,16 @@ def _train(work: Workspace) -> Training:
     fits = fit_split(work, "train", calibration)
     publish_data_quality(work)
     labels = work.labels(fits.planets)
-    identity = _identity(work, fits, labels)
-    target = unit_path(work.layout.models, identity)
-
-    digest = remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
+    if work.settings.model.kind == "v50":
+        target, digest, networks = _v50(work, fits, labels, calibration)
+    else:
+        identity, networks = _identity(work, fits, labels), ()
+        target = unit_path(work.layout.models, identity)
+        digest = remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
     metrics = json.loads((target / METRICS).read_text(encoding="utf-8"))
-    training = Training(target, digest, metrics)
-    replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
+    training = Training(target, digest, metrics, networks=networks)
+    for name in ("best.ckpt", "last.ckpt"):
+        replace_tree(target, work.run.folder("checkpoints") / name)
     work.run.add_metrics({"out_of_fold": metrics})
     training = replace(training, mlflow_run=record_training(work, training))
     table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
@@ -77,10 +97,48 @@ def _train(work: Workspace) -> Training:
     return training
 
 
+def _v50(
+    work: Workspace, fits: Fits, labels: Floats, calibration: Calibration
+) -> tuple[Path, str, tuple[FoldNetwork, ...]]:
+    """The predictor with networks in the store, its digest, and the networks."""
+    from spectramind.models.network_planets import network_planets
+
+    inputs = _inputs(work, fits, labels)
+    posterior = analytic_posterior(work, fits, labels, inputs)
+    curves = fgs1_curves(calibration, "train", fits.planets)
+    directions = work.settings.model.network.heads.mu.directions
+    planets = network_planets(*fits.load(), posterior.spectra, curves, directions)
+    networks = tuple(fold_networks(work, fits, posterior, planets, labels))
+    identity = {
+        "kind": "V50 predictor",
+        "inputs": {**inputs, "posterior": posterior.digest, **{f"network/{n.name}": n.digest for n in networks}},
+        "settings": {
+            "uncertainty": asdict(work.settings.uncertainty),
+            "symbolic": asdict(work.settings.symbolic),
+            "batch": work.settings.train.batch.eval,
+            "passes": work.settings.train.mc_dropout_passes,
+            "seed": work.settings.runtime.seed,
+        },
+        "code": _code("spectramind.losses", "spectramind.training", "flows.network"),
+    }
+    target = unit_path(work.layout.models, identity)
+
+    def write(folder: Path) -> None:
+        _write_v50(work, posterior, networks, planets, labels, folder)
+
+    return target, remembered_unit(work, "train", target, identity, write), networks
+
+
 def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Scores of held-out train planets for a table."""
+    parts = [
+        {"prediction": label, "score": round(metrics[name], 4)}
+        for name, label in (("score_analytic", "analytic posterior"), ("score_network", "network on top of it"))
+        if name in metrics
+    ]
     return [
-        {"prediction": "analytic posterior, out of fold", "score": round(metrics["score"], 4)},
+        {"prediction": "this predictor, out of fold", "score": round(metrics["score"], 4)},
+        *parts,
         {"prediction": "what its sigmas expect", "score": round(metrics["expected_score"], 4)},
         {"prediction": "mean depth, one constant sigma", "score": round(metrics["mean_depth_score"], 4)},
         {"prediction": "mean and spread of the train labels", "score": 0.0},
@@ -90,22 +148,30 @@ def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _identity(work: Workspace, fits: Fits, labels: Floats) -> dict[str, Any]:
     return {
         "kind": "analytic predictor",
-        "inputs": {
-            **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
-            "labels": _array_digest(labels),
-            "wavelengths": _array_digest(work.dataset.wavelengths_um),
-        },
+        "inputs": _inputs(work, fits, labels),
         "settings": {
             "model": asdict(work.settings.model.analytic),
             "transit": asdict(work.settings.transit),
             "uncertainty": asdict(work.settings.uncertainty),
             "seed": work.settings.runtime.seed,
         },
-        "code": code_digest(
-            *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.metrics"),
-            *("flows.train", "flows.served_model"),
-        ),
+        "code": _code(),
     }
+
+
+def _inputs(work: Workspace, fits: Fits, labels: Floats) -> dict[str, str]:
+    return {
+        **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+        "labels": _array_digest(labels),
+        "wavelengths": _array_digest(work.dataset.wavelengths_um),
+    }
+
+
+def _code(*more: str) -> str:
+    return code_digest(
+        *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.metrics"),
+        *("flows.train", "flows.served_model", *more),
+    )
 
 
 def _array_digest(values: Floats) -> str:
@@ -120,11 +186,45 @@ def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
     )
     (folder / MODEL).mkdir()
     model.save(folder / MODEL)
-    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options, seed).save(folder / SCALING)
     scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options, seed))
+    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options, seed).save(folder / SCALING)
+    _write_results(scaled, _metrics(scaled, held_out.sigma, labels), labels, folder)
+
+
+def _write_v50(
+    work: Workspace,
+    posterior: HeldOut,
+    networks: Sequence[FoldNetwork],
+    planets: NetworkPlanets,
+    labels: Floats,
+    folder: Path,
+) -> None:
+    """The same with the networks, and the weight that held-out planets give them."""
+    from spectramind.training.mixture import choose_mixture
+
+    options, seed, analytic = work.settings.uncertainty, work.settings.runtime.seed, posterior.spectra
+    mean, sigma, weight, report = analytic.mean, analytic.sigma, 0.0, {"network_weight": 0.0}
+    predicted = held_out_predictions(work, networks, planets, posterior.folds)
+    if predicted is not None:
+        mixture = choose_mixture((mean, sigma), predicted, labels, posterior.folds, options, seed)
+        mean, sigma, weight, report = mixture.mean, mixture.sigma, mixture.weight, dict(mixture.report)
+    shutil.copytree(posterior.path / ANALYTIC, folder / MODEL)
+    for network in networks:
+        shutil.copytree(network.path, folder / NETWORKS / network.name, ignore=shutil.ignore_patterns(MANIFEST))
+    use = NetworkUse(weight, work.settings.train.batch.eval, work.settings.train.mc_dropout_passes, seed)
+    _write_json(folder / NETWORK_USE, asdict(use))
+    scaled = Spectra(analytic.planet_ids, mean, cross_fit_sigma(mean, sigma, labels, options, seed))
+    fit_sigma_scaling(mean, sigma, labels, options, seed).save(folder / SCALING)
+    table = violations_table(work, scaled, analytic.mean)
+    table.to_parquet(folder / VIOLATIONS, index=False)
+    metrics = {**_metrics(scaled, sigma, labels), **report, "violations": mean_penalties(table)}
+    _write_results(scaled, metrics, labels, folder)
+
+
+def _write_results(scaled: Spectra, metrics: dict[str, Any], labels: Floats, folder: Path) -> None:
     spectra_frame(scaled).to_parquet(folder / OUT_OF_FOLD, index=False)
     _write_json(folder / FALLBACK, {"mean": labels.mean(axis=0).tolist(), "sigma": labels.std(axis=0).tolist()})
-    _write_json(folder / METRICS, finite_json(_metrics(scaled, held_out.sigma, labels)))
+    _write_json(folder / METRICS, finite_json(metrics))
     _draw(scaled, labels, folder / FIGURE)
 
 

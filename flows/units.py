@@ -24,7 +24,7 @@ from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.provenance.digests import FileDigests, code_digest, digest_json, file_digest
 from spectramind.provenance.units import Place, UnitResult, build_and_read, build_unit
 from spectramind.transit.options import TransitOptions
-from spectramind.types import CalibratedVisit, RawExposure, Star
+from spectramind.types import CalibratedVisit, LightCurve, RawExposure, Star
 
 FIT, FIT_SUMMARY = "fit.npz", "summary.json"
 
@@ -126,6 +126,13 @@ def _calibrated(job: CubeJob) -> UnitResult:
         write_cube(folder, visit, {"inputs": digest_json(job.identity["inputs"])}, job.cubes)
 
     return build_unit(job.target, job.identity, write, digests=FileDigests(job.digest_index))
+
+
+def light_curves(job: CubeJob) -> Mapping[str, LightCurve]:
+    """The light curves in a cube, every byte verified; a damaged cube is made again."""
+    from spectramind.cubes.store import read_cube
+
+    return build_and_read(partial(_calibrated, job), read_cube)[1].curves
 
 
 def fit_unit(job: FitJob) -> Done:

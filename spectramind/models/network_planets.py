@@ -60,8 +60,21 @@ class NetworkPlanets:
     def __len__(self) -> int:
         return len(self.visits)
 
-    def batch(self, rows: Sequence[int]) -> V50Inputs:
+    def part(self, rows: Sequence[int]) -> NetworkPlanets:
         """These planets, in this order."""
+        chosen = torch.as_tensor(list(rows))
+        return NetworkPlanets(
+            tuple(self.visits[row] for row in rows),
+            self.nodes[chosen],
+            self.star[chosen],
+            self.mean[chosen],
+            self.sigma[chosen],
+            self.directions[chosen],
+            self.usable[list(rows)],
+        )
+
+    def batch(self, rows: Sequence[int]) -> V50Inputs:
+        """These planets, in this order, as the network reads them."""
         chosen = torch.as_tensor(list(rows))
         fgs1, n_steps, owner = join_visits([self.visits[row] for row in rows])
         parts = (self.nodes, self.star, self.mean, self.sigma, self.directions)
@@ -123,7 +136,8 @@ def network_spectra(
             network.eval()
     sigma = np.sqrt(second - mean**2)
     changed = planets.usable[:, None]
-    return np.where(changed, analytic + mean, analytic), np.where(changed, sigma, planets.sigma.numpy())
+    moved = np.maximum(analytic + mean, 0.0)
+    return np.where(changed, moved, analytic), np.where(changed, sigma, planets.sigma.numpy())
 
 
 def _sequences(curves: Sequence[LightCurve]) -> Visits:

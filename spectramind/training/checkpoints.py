@@ -32,9 +32,7 @@ class SafetensorsIO(CheckpointIO):
             os.fsync(stream.fileno())
         partial.replace(target)
 
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Raises InputError if the file is no such checkpoint."""
         return load_state(Path(path))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
 from spectramind.types import Floats
@@ -21,8 +22,8 @@ WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Mixture:
-    """`weight` of the network; `mean` and `sigma` of held-out planets, before scaling, each mixed with a weight that was
-    chosen without its fold; `report` numbers for the metrics."""
+    """`weight` of the network; `mean` and `sigma` of held-out planets, before scaling, each mixed with a weight that
+    was chosen without its fold; `report` numbers for the metrics."""
 
     weight: float
     mean: Floats
@@ -60,14 +61,13 @@ def choose_mixture(
         return score_parts(spectra[0], sigma, truth, *reference).by_planet
 
     scores = {weight: by_planet(mix(analytic, network, weight)) for weight in (0.0, *WEIGHTS)}
-    weight, everyone = _chosen(scores, np.arange(len(truth))), np.arange(len(truth))
+    everyone = np.arange(len(truth))
+    weight = _chosen(scores, everyone)
     mean, sigma = analytic[0].copy(), analytic[1].copy()
     for fold in folds:
         rows = np.array(fold)
         own = _chosen(scores, np.setdiff1d(everyone, rows))
-        mean[rows], sigma[rows] = mix(
-            (analytic[0][rows], analytic[1][rows]), (network[0][rows], network[1][rows]), own
-        )
+        mean[rows], sigma[rows] = mix((analytic[0][rows], analytic[1][rows]), (network[0][rows], network[1][rows]), own)
     mixed = by_planet((mean, sigma))
     if weight == 0 or mixed.mean() <= scores[0.0].mean():
         weight, (mean, sigma), mixed = 0.0, analytic, scores[0.0]
@@ -84,7 +84,7 @@ def choose_mixture(
     return Mixture(weight, mean, sigma, report)
 
 
-def _chosen(scores: Mapping[float, Floats], rows: Floats) -> float:
+def _chosen(scores: Mapping[float, Floats], rows: NDArray[np.intp]) -> float:
     """The weight of the best mean score on these planets, if it wins beyond noise."""
     best = max(WEIGHTS, key=lambda weight: float(scores[weight][rows].mean()))
     return best if paired_bootstrap(scores[best][rows], scores[0.0][rows]).low > 0 else 0.0

@@ -6,7 +6,7 @@ Axis letters: P planets, V visits, T steps, N = 283 bins, D width of a node's en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -128,7 +128,8 @@ class MaskedAutoencoding(Phase):
 
     def loss(self, inputs: V50Inputs, truth: Tensor) -> Tensor:
         snr_db = 20 * torch.log10(inputs.mean.clamp(min=1e-12) / inputs.sigma)
-        hidden = hidden_bins(self.recipe.train.mask, snr_db.float(), self.network.airs.molecules)
+        molecules = cast(Tensor, self.network.airs.molecules)
+        hidden = hidden_bins(self.recipe.train.mask, snr_db.float(), molecules)
         nodes = torch.where(hidden[..., None], self.token.to(inputs.nodes), inputs.nodes)
         latents = self.network(inputs._replace(nodes=nodes)).node_latents
         error = self.decoder(latents.float()) - inputs.nodes

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from spectramind.errors import BudgetReached, InputError
 from spectramind.models.network_inputs import V50Inputs
@@ -168,11 +168,11 @@ def _fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        loaders = [_loader(data, data.train, options.batch.train, trainer, seed, shuffle=True)]
-        if supervised:
-            loaders.append(_loader(data, data.validation, options.batch.eval, trainer, seed, shuffle=False))
+        batch = options.batch
+        training = _loader(data, data.train, batch.train, trainer, seed, shuffle=True)
+        validation = _loader(data, data.validation, batch.eval, trainer, seed, shuffle=False) if supervised else None
         resume = folder / LAST
-        trainer.fit(phase, *loaders, ckpt_path=resume if resume.exists() else None)
+        trainer.fit(phase, training, validation, ckpt_path=resume if resume.exists() else None)
     phase.cpu()
 
 
@@ -198,13 +198,22 @@ def _loader(
         return data.planets.batch(chosen), torch.from_numpy(data.truth[chosen])
 
     sampler: DistributedSampler[int] = DistributedSampler(
-        rows,  # type: ignore[arg-type] - a sequence will do
-        num_replicas=trainer.world_size,
-        rank=trainer.global_rank,
-        shuffle=shuffle,
-        seed=seed,
+        _Rows(rows), trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=seed
     )
-    return DataLoader(rows, batch_size=batch, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+    return DataLoader(_Rows(rows), batch_size=batch, sampler=sampler, collate_fn=collate)
+
+
+class _Rows(Dataset[int]):
+    """Numbers of planets."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> int:
+        return self.rows[place]
 
 
 class _Clock(Callback):

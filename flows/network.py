@@ -1,0 +1,285 @@
+"""The V50 network in the flows: trained fold by fold in units of the store, mixed with the analytic posterior.
+
+    analytic posterior   the analytic model, and its posterior of every train planet from a model that has not seen it
+    network              one network per fold and member, which has not seen the fold's planets
+    V50 predictor        both, the weight that held-out planets give the network, and the scaling of sigma
+
+A training that is killed goes on from its last epoch: its checkpoints are kept beside the units until it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flows.batches import remembered_unit
+from flows.units import light_curves
+from spectramind.errors import BudgetReached
+from spectramind.instruments import FGS1
+from spectramind.metrics.score import reference_of
+from spectramind.models.analytic import planet_folds, train_analytic
+from spectramind.provenance.digests import code_digest
+from spectramind.provenance.units import unit_path
+from spectramind.types import Floats, LightCurve, Spectra
+
+if TYPE_CHECKING:
+    from flows.calibrate import Calibration
+    from flows.fit import Fits
+    from flows.workspace import Workspace
+    from spectramind.data.layout import Split
+    from spectramind.models.network_planets import NetworkPlanets
+    from spectramind.training.phases import Recipe
+    from spectramind.training.train import Trained
+
+ANALYTIC, HELD_OUT, HISTORY, VIOLATIONS = "model", "held_out.npz", "history.json", "violations.parquet"
+NETWORK_SETTINGS = ("train", "optimizer", "loss", "symbolic")
+_CODE = (
+    "spectramind.models",
+    "spectramind.losses",
+    "spectramind.training",
+    "spectramind.transit",
+    "spectramind.metrics",
+)
+
+
+@dataclass(frozen=True)
+class FoldNetwork:
+    """A trained network in the store that has not seen the planets of `fold`."""
+
+    fold: int
+    member: int
+    path: Path
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.fold}-{self.member}"
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row per epoch: `phase`, `epoch` and what was measured."""
+        rows: list[dict[str, Any]] = json.loads((self.path / HISTORY).read_text(encoding="utf-8"))
+        return rows
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of the train planets: the analytic posteriors `spectra` from models that have not seen them, the unit that they
+    come from, and the folds."""
+
+    spectra: Spectra
+    path: Path
+    digest: str
+    folds: list[list[int]]
+
+
+def analytic_posterior(work: Workspace, fits: Fits, labels: Floats, inputs: Mapping[str, str]) -> HeldOut:
+    """The analytic model and its out-of-fold posteriors, from the store or trained now."""
+    settings = work.settings
+    options, seed = settings.model.analytic, settings.runtime.seed
+    identity = {
+        "kind": "analytic posterior",
+        "inputs": inputs,
+        "settings": {"model": asdict(options), "transit": asdict(settings.transit), "seed": seed},
+        "code": code_digest("spectramind.models", "spectramind.transit", "spectramind.metrics"),
+    }
+    target = unit_path(work.layout.models, identity)
+
+    def write(folder: Path) -> None:
+        model, found = train_analytic(
+            *fits.load(), labels, work.dataset.wavelengths_um, options, settings.transit, seed
+        )
+        (folder / ANALYTIC).mkdir()
+        model.save(folder / ANALYTIC)
+        assert found.covariance is not None
+        flags = np.frombuffer(json.dumps(found.flags).encode(), np.uint8)
+        covariance = found.covariance.astype(np.float32)
+        np.savez(folder / HELD_OUT, mean=found.mean, sigma=found.sigma, covariance=covariance, flags=flags)
+
+    digest = remembered_unit(work, "analytic posterior", target, identity, write)
+    with np.load(target / HELD_OUT) as arrays:
+        flags = tuple(tuple(words) for words in json.loads(arrays["flags"].tobytes()))
+        covariance = arrays["covariance"].astype(float)
+        spectra = Spectra(fits.planets, arrays["mean"], arrays["sigma"], covariance, flags)
+    return HeldOut(spectra, target, digest, planet_folds(len(labels), options.folds, seed))
+
+
+def fgs1_curves(calibration: Calibration, split: Split, planets: Sequence[str]) -> list[list[LightCurve]]:
+    """The FGS1 light curves of each planet's usable visits."""
+    return [
+        [
+            light_curves(job)[FGS1.name]
+            for units in calibration.visits[split, planet]
+            for job in units.jobs
+            if job.instrument == FGS1
+        ]
+        for planet in planets
+    ]
+
+
+def fold_networks(
+    work: Workspace, fits: Fits, held_out: HeldOut, planets: NetworkPlanets, labels: Floats
+) -> list[FoldNetwork]:
+    """`train.members` networks for each fold; fewer if the time budget ends before all of them have begun.
+
+    A network that the budget stops counts with its best epoch so far, and goes on in the next run.
+    """
+    networks = []
+    for fold in range(len(held_out.folds)):
+        for member in range(work.settings.train.members):
+            try:
+                networks.append(_fold_network(work, fits, held_out, planets, labels, fold, member))
+            except BudgetReached as stopped:
+                work.warn(str(stopped))
+                return networks
+    return networks
+
+
+class _Stopped(Exception):
+    """The time was up, but there is a best epoch."""
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained = trained
+
+
+def _fold_network(
+    work: Workspace,
+    fits: Fits,
+    held_out: HeldOut,
+    planets: NetworkPlanets,
+    labels: Floats,
+    fold: int,
+    member: int,
+) -> FoldNetwork:
+    settings = work.settings
+    chosen = {"fold": fold, "member": member, "folds": settings.model.analytic.folds, "seed": settings.runtime.seed}
+    identity: dict[str, Any] = {
+        "kind": "network",
+        "inputs": {
+            "posterior": held_out.digest,
+            **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+        },
+        "settings": {
+            "network": asdict(settings.model.network),
+            **{name: asdict(settings.options(name)) for name in NETWORK_SETTINGS},
+            **chosen,
+        },
+        "code": code_digest(*_CODE, "flows.network"),
+    }
+    target = unit_path(work.layout.models, identity)
+    progress = work.layout.models / f"{target.name}.training"
+
+    def write(folder: Path) -> None:
+        trained = _train_fold(work, held_out, planets, labels, progress, fold, member)
+        if not trained.finished:
+            raise _Stopped(trained)
+        _save(trained, progress, folder)
+
+    name = f"network {fold + 1}/{len(held_out.folds)}" + (f" member {member + 1}" if member else "")
+    try:
+        digest = remembered_unit(work, name, target, identity, write)
+        shutil.rmtree(progress, ignore_errors=True)
+    except _Stopped as stopped:
+        trained = stopped.trained
+        identity["settings"]["stopped_after_epochs"] = trained.epochs
+        target = unit_path(work.layout.models, identity)
+        digest = remembered_unit(
+            work, f"{name} so far", target, identity, lambda folder: _save(trained, progress, folder)
+        )
+    return FoldNetwork(fold, member, target, digest)
+
+
+def _train_fold(
+    work: Workspace,
+    held_out: HeldOut,
+    planets: NetworkPlanets,
+    labels: Floats,
+    progress: Path,
+    fold: int,
+    member: int,
+) -> Trained:
+    from spectramind.training.train import TrainingSet, split_validation, train_network
+
+    seed = int(np.random.SeedSequence([work.settings.runtime.seed, fold, member]).generate_state(1)[0])
+    seen = [row for row in range(len(planets)) if row not in set(held_out.folds[fold]) and planets.usable[row]]
+    train, validation = split_validation(seen, work.settings.train.validation_fraction, seed)
+    reference = reference_of(work.dataset.labels()[1])
+    data = TrainingSet(planets, labels, train, validation, work.dataset.wavelengths_um, reference)
+    progress.mkdir(parents=True, exist_ok=True)
+
+    def note(phase: str, numbers: Mapping[str, float]) -> None:
+        row = {"phase": phase, **numbers}
+        work.run.journal.event("epoch", fold=fold, member=member, **row)
+        with (progress / HISTORY).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    return train_network(data, recipe(work), progress, seed, on_epoch=note, out_of_time=work.out_of_time)
+
+
+def recipe(work: Workspace) -> Recipe:
+    """How the settings of the run train a network."""
+    from spectramind.training.phases import Recipe
+
+    s = work.settings
+    return Recipe(s.model.network, s.train, s.optimizer, s.loss, s.symbolic)
+
+
+def _save(trained: Trained, progress: Path, folder: Path) -> None:
+    """The network and its history; an epoch that was begun twice counts once."""
+    trained.network.save(folder)
+    rows = [json.loads(line) for line in (progress / HISTORY).read_text(encoding="utf-8").splitlines()]
+    latest = {(row["phase"], row["epoch"]): row for row in rows}
+    (folder / HISTORY).write_text(json.dumps(list(latest.values()), indent=1), encoding="utf-8")
+
+
+def held_out_predictions(
+    work: Workspace, networks: Sequence[FoldNetwork], planets: NetworkPlanets, folds: list[list[int]]
+) -> tuple[Floats, Floats] | None:
+    """Mean and sigma (planets, 283) of each train planet by the networks that have not seen it; None if some planets
+    have no such network."""
+    from spectramind.models.network_planets import network_spectra
+    from spectramind.models.v50 import V50
+
+    if len({network.fold for network in networks}) < len(folds):
+        return None
+    options, seed = work.settings.train, work.settings.runtime.seed
+    mean, sigma = planets.mean.numpy().copy(), planets.sigma.numpy().copy()
+    for number, fold in enumerate(folds):
+        mine = [V50.load(network.path) for network in networks if network.fold == number]
+        mean[fold], sigma[fold] = network_spectra(
+            mine, planets.part(fold), options.batch.eval, options.mc_dropout_passes, seed
+        )
+    return mean, sigma
+
+
+def violations_table(work: Workspace, spectra: Spectra, analytic: Floats) -> pd.DataFrame:
+    """One row per planet and symbolic rule in force: `penalty` before weighting, and the `worst_bin` (-1: none)."""
+    import torch
+
+    from spectramind.losses.prediction import Prediction
+    from spectramind.losses.spectral_axis import spectral_axis
+    from spectramind.losses.violations import violations
+
+    symbolic = work.settings.symbolic
+    axis = spectral_axis(work.dataset.wavelengths_um, symbolic.windows, dtype=torch.float64)
+    prediction = Prediction(*(torch.from_numpy(values) for values in (spectra.mean, spectra.sigma, analytic)))
+    found = violations(prediction, axis, symbolic)
+    return pd.DataFrame(
+        [
+            {"planet_id": planet, "rule": rule, "penalty": found.penalty[row, place], "worst_bin": worst}
+            for row, planet in enumerate(spectra.planet_ids)
+            for place, (rule, worst) in enumerate(zip(found.rules, found.worst_bin[row].tolist(), strict=True))
+        ],
+        columns=["planet_id", "rule", "penalty", "worst_bin"],
+    )
+
+
+def mean_penalties(table: pd.DataFrame) -> dict[str, float]:
+    """Mean penalty of each rule over planets."""
+    return {str(rule): float(value) for rule, value in table.groupby("rule", sort=False)["penalty"].mean().items()}
