@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from spectramind.training.phases import Recipe
     from spectramind.training.train import Trained
 
-ANALYTIC, HELD_OUT, HISTORY, VIOLATIONS = "model", "held_out.npz", "history.json", "violations.parquet"
+ANALYTIC, HELD_OUT, VIOLATIONS = "model", "held_out.npz", "violations.parquet"
+HISTORY, LAST = "history.json", "last.ckpt"
+"""Of a network: what each epoch measured, and the state of the training after the last one."""
 NETWORK_SETTINGS = ("train", "optimizer", "loss", "symbolic")
 _CODE = (
     "spectramind.models",
@@ -233,6 +235,7 @@ def recipe(work: Workspace) -> Recipe:
 def _save(trained: Trained, progress: Path, folder: Path) -> None:
     """The network and its history; an epoch that was begun twice counts once."""
     trained.network.save(folder)
+    shutil.copy(progress / "supervised" / LAST, folder / LAST)
     rows = [json.loads(line) for line in (progress / HISTORY).read_text(encoding="utf-8").splitlines()]
     latest = {(row["phase"], row["epoch"]): row for row in rows}
     (folder / HISTORY).write_text(json.dumps(list(latest.values()), indent=1), encoding="utf-8")

@@ -21,6 +21,7 @@ from flows.fit import Fits, fit_split
 from flows.journal import finite_json
 from flows.network import (
     ANALYTIC,
+    LAST,
     VIOLATIONS,
     FoldNetwork,
     HeldOut,
@@ -88,8 +89,9 @@ def _train(work: Workspace) -> Training:
         digest = remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
     metrics = json.loads((target / METRICS).read_text(encoding="utf-8"))
     training = Training(target, digest, metrics, networks=networks)
-    for name in ("best.ckpt", "last.ckpt"):
-        replace_tree(target, work.run.folder("checkpoints") / name)
+    replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
+    for network in networks:
+        shutil.copy(network.path / LAST, work.run.folder("checkpoints") / f"network_{network.name}_{LAST}")
     work.run.add_metrics({"out_of_fold": metrics})
     training = replace(training, mlflow_run=record_training(work, training))
     table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
@@ -210,7 +212,8 @@ def _write_v50(
         mean, sigma, weight, report = mixture.mean, mixture.sigma, mixture.weight, dict(mixture.report)
     shutil.copytree(posterior.path / ANALYTIC, folder / MODEL)
     for network in networks:
-        shutil.copytree(network.path, folder / NETWORKS / network.name, ignore=shutil.ignore_patterns(MANIFEST))
+        unneeded = shutil.ignore_patterns(MANIFEST, LAST)
+        shutil.copytree(network.path, folder / NETWORKS / network.name, ignore=unneeded)
     use = NetworkUse(weight, work.settings.train.batch.eval, work.settings.train.mc_dropout_passes, seed)
     _write_json(folder / NETWORK_USE, asdict(use))
     scaled = Spectra(analytic.planet_ids, mean, cross_fit_sigma(mean, sigma, labels, options, seed))

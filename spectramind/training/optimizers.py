@@ -16,22 +16,23 @@ from spectramind.training.options import OptimizerOptions
 class _Lookahead:
     """A hook of an optimiser by which slow weights follow the fast ones (Zhang et al. 2019, NeurIPS 32).
 
-    The slow weights are kept in the optimiser's own state, and so in its checkpoints.
+    The slow weights are kept in the optimiser's groups of parameters, and so in its checkpoints.
     """
 
-    def __init__(self, steps: int, alpha: float) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int, alpha: float) -> None:
         self.steps, self.alpha = steps, alpha
+        for group in optimizer.param_groups:
+            group["slow"], group["since"] = [parameter.detach().clone() for parameter in group["params"]], 0
+        optimizer.register_step_post_hook(self)
 
     @torch.no_grad()
     def __call__(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p in optimizer.state):
-            state = optimizer.state[parameter]
-            if "slow" not in state:  # after the first step: an optimiser takes a parameter without state for new
-                state["slow"], state["since"] = parameter.detach().clone(), torch.zeros(())
-            state["since"] += 1
-            if int(state["since"]) % self.steps == 0:
-                state["slow"].lerp_(parameter, self.alpha)
-                parameter.copy_(state["slow"])
+        for group in optimizer.param_groups:
+            group["since"] += 1
+            if group["since"] % self.steps == 0:
+                for parameter, slow in zip(group["params"], group["slow"], strict=True):
+                    parameter.lerp_(slow.to(parameter.device), 1 - self.alpha)
+                    slow.copy_(parameter)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> torch.optim.Optimizer:
@@ -50,7 +51,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOption
             nesterov=options.momentum > 0,
         )
     if options.lookahead_steps:
-        optimizer.register_step_post_hook(_Lookahead(options.lookahead_steps, options.lookahead_alpha))
+        _Lookahead(optimizer, options.lookahead_steps, options.lookahead_alpha)
     return optimizer
 
 

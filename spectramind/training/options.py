@@ -108,9 +108,6 @@ class TrainOptions:
     )
     device: Literal["auto", "cpu", "gpu"] = option("auto", "Where to train; auto takes a GPU if there is one.")
     aux_weight: float = option(0.1, "Weight of the likelihood of each coarser scale of the mean.", ge=0, le=100)
-    ema_decay: float = option(
-        0.0, "Decay per step of a running mean of the weights, which is then what counts; 0 means none.", ge=0, lt=1
-    )
     members: int = option(1, "Networks per fold, which differ by their seed.", ge=1, le=100)
     mc_dropout_passes: int = option(
         1, "Predictions with dropout whose spread adds to sigma; 1 means one without dropout.", ge=1, le=1000

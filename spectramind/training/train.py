@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -148,8 +148,6 @@ def _fit(
         callbacks.append(
             EarlyStopping(VALIDATED, patience=options.early_stopping.patience, check_on_train_epoch_end=True)
         )
-    if options.ema_decay > 0:
-        callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
     callbacks += [best, last] if supervised else [last]
     with _quiet():
         trainer = pl.Trainer(

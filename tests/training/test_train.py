@@ -1,0 +1,171 @@
+"""Training: it learns what can be learned, stops when told to, and goes on as if it had never been stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy_training import recipe, training_set
+
+from spectramind.errors import BudgetReached, InputError
+from spectramind.losses.options import SymbolicOptions
+from spectramind.models.network_planets import network_spectra
+from spectramind.models.v50 import V50
+from spectramind.training.options import AugmentationOptions, EarlyStoppingOptions, EpochOptions, OptimizerOptions
+from spectramind.training.phases import Recipe
+from spectramind.training.train import LAST, split_validation, train_network
+
+RECIPES = {
+    "adamw": recipe(),
+    "sgd": recipe(OptimizerOptions("sgd", lr=1e-3)),
+    "lookahead": recipe(OptimizerOptions(lr=1e-3, lookahead_steps=2)),
+    "steps left out": recipe(augmentation=AugmentationOptions(time_dropout_prob=0.3)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Budget:
+    """Time for so many batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def __call__(self) -> bool:
+        self.batches -= 1
+        return self.batches < 0
+
+
+def same(one: V50, other: V50) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_training_stopped_again_and_again_ends_with_the_same_weights(name: str, tmp_path: Path) -> None:
+    data, how = training_set(), RECIPES[name]
+    whole = train_network(data, how, tmp_path / "whole", seed=5)
+    for batches in (1, 5, 4, 6, 1000):
+        try:
+            trained = train_network(data, how, tmp_path / "parts", 5, out_of_time=Budget(batches))
+        except BudgetReached:
+            continue
+    assert trained.finished
+    assert same(trained.network, whole.network)
+    assert trained.validated == whole.validated
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(
+        target=train_network, args=(training_set(), recipe(), tmp_path / "parts", 5)
+    )
+    process.start()
+    while not (tmp_path / "parts" / "supervised" / LAST).exists():
+        assert process.is_alive()
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    trained = train_network(training_set(), recipe(), tmp_path / "parts", 5)
+    assert same(trained.network, train_network(training_set(), recipe(), tmp_path / "whole", 5).network)
+
+
+def test_a_network_learns_what_its_inputs_tell(tmp_path: Path) -> None:
+    data = training_set(24)
+    patient = EarlyStoppingOptions(enable=False)
+    how = recipe(
+        OptimizerOptions(lr=1e-2), epochs=EpochOptions(0, 0, 25), accumulate_steps=1, early_stopping=patient
+    )
+    told: list[tuple[str, Mapping[str, float]]] = []
+    trained = train_network(data, how, tmp_path, 5, on_epoch=lambda phase, numbers: told.append((phase, numbers)))
+    assert [numbers["epoch"] for _, numbers in told] == list(range(25))
+    assert trained.validated == pytest.approx(min(numbers["val/gll"] for _, numbers in told))
+    rows = list(data.validation)
+    mean, _ = network_spectra([trained.network], data.planets.part(rows), 8)
+    before = (data.planets.mean.numpy()[rows] - data.truth[rows]).std()
+    assert (mean - data.truth[rows]).std() < 0.5 * before
+
+
+def test_all_phases_run_in_order(tmp_path: Path) -> None:
+    phases: list[str] = []
+    train_network(training_set(), recipe(), tmp_path, 5, on_epoch=lambda phase, _: phases.append(phase))
+    assert phases == ["mae", "mae", "contrastive", *["supervised"] * 4]
+
+
+def test_the_best_epochs_and_the_last_are_kept(tmp_path: Path) -> None:
+    train_network(training_set(), recipe(keep=2), tmp_path, 5)
+    kept = sorted(path.name for path in (tmp_path / "supervised").iterdir())
+    assert len(kept) == 3
+    assert LAST in kept
+
+
+def test_it_ends_early_once_validation_gains_no_more(tmp_path: Path) -> None:
+    data = training_set(hint=0.0)
+    how = recipe(
+        OptimizerOptions(lr=3e-2), epochs=EpochOptions(0, 0, 60), early_stopping=EarlyStoppingOptions(patience=2)
+    )
+    assert train_network(data, how, tmp_path, 5).epochs < 60
+
+
+def test_when_the_time_is_up_the_best_epoch_so_far_counts(tmp_path: Path) -> None:
+    data, how = training_set(), recipe(epochs=EpochOptions(0, 0, 50))
+    with pytest.raises(BudgetReached):
+        train_network(data, how, tmp_path, 5, out_of_time=lambda: True)
+    trained = train_network(data, how, tmp_path, 5, out_of_time=Budget(8))
+    assert not trained.finished
+    assert trained.epochs == 2
+
+
+def test_a_rule_changes_what_is_learned(tmp_path: Path) -> None:
+    data, how = training_set(), recipe(epochs=EpochOptions(0, 0, 2))
+    plain = train_network(data, how, tmp_path / "plain", 5)
+    ruled = Recipe(how.network, how.train, how.optimizer, how.loss, SymbolicOptions())
+    assert not same(train_network(data, ruled, tmp_path / "ruled", 5).network, plain.network)
+
+
+def test_batches_added_up_are_one_large_batch(tmp_path: Path) -> None:
+    data = training_set()
+    silent = AugmentationOptions(jitter_std=0, time_shift=0)
+    options = replace(recipe().network, ssm=replace(recipe().network.ssm, dropout=0.0))
+    still = replace(
+        options,
+        gnn=replace(options.gnn, dropout=0.0),
+        fusion=replace(options.fusion, dropout=0.0),
+        heads=replace(
+            options.heads,
+            mu=replace(options.heads.mu, dropout=0.0),
+            sigma=replace(options.heads.sigma, dropout=0.0),
+        ),
+    )
+    how = replace(recipe(epochs=EpochOptions(0, 0, 1), augmentation=silent), network=still)
+    parts, whole = (
+        train_network(
+            replace(data, train=data.train[:8]),
+            replace(how, train=replace(how.train, batch=replace(how.train.batch, train=size), accumulate_steps=steps)),
+            tmp_path / str(size),
+            5,
+        )
+        for size, steps in ((4, 2), (8, 1))
+    )
+    for one, other in zip(parts.network.parameters(), whole.network.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-6)
+
+
+def test_validation_planets_are_not_trained_on() -> None:
+    train, validation = split_validation(range(100, 120), 0.15, seed=1)
+    assert len(validation) == 3
+    assert set(train) | set(validation) == set(range(100, 120))
+    assert not set(train) & set(validation)
+    assert (train, validation) != split_validation(range(100, 120), 0.15, seed=2)
+    with pytest.raises(InputError, match="at least 4"):
+        split_validation(range(3), 0.15, seed=1)
