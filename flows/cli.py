@@ -43,7 +43,7 @@ def spectramind(
     """Raw Ariel detector frames in, exoplanet transmission spectra with honest uncertainties out."""
 
 
-@command(app, "run", keys=("data", "model", "dask.workers", "tracking.enable", *PLACES[1:]))
+@command(app, "run", keys=("data", "model", "train", "dask.workers", "tracking.enable", *PLACES[1:]))
 def run(invocation: Invocation) -> None:
     """Everything in order: calibrate, train, predict, submit; with data.truth also score."""
     _pipeline(invocation, _end_to_end)
@@ -76,7 +76,7 @@ def calibrate(invocation: Invocation) -> None:
     _pipeline(invocation, _calibrate)
 
 
-@command(app, "train", keys=("model", "transit", "uncertainty", *PLACES))
+@command(app, "train", keys=("model", "train", "optimizer", "loss", "symbolic", "transit", "uncertainty", *PLACES))
 def train(invocation: Invocation) -> None:
     """Learn from the train split; print the out-of-fold score."""
     _pipeline(invocation, _train)

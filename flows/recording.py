@@ -9,19 +9,26 @@ from typing import TYPE_CHECKING
 
 import spectramind
 from flows import served_model
+from flows.spectra_files import read_predictions
 from flows.tasks import remembered
 from flows.tracking import Destination, ServedModel, Tracker, flatten, tracked_run
 from settings.tree import settings_hash, without_credentials
+from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
 from spectramind.provenance.digests import digest_json
 from spectramind.provenance.environment import environment_snapshot
+from spectramind.submission.table import in_order
 
 if TYPE_CHECKING:
+    from flows.network import FoldNetwork
     from flows.train import Training
     from flows.workspace import Workspace
 
 SPOOL = "tracking_spool.jsonl"
 REQUIREMENTS = ("numpy", "scipy", "pandas", "safetensors")
 """What the served model imports."""
+NETWORK_REQUIREMENTS = ("torch", "torch-geometric", "dask", "zarr")
+"""What it imports besides if it has networks."""
+OUT_OF_FOLD = "out_of_fold.parquet"
 
 
 def record_training(work: Workspace, training: Training) -> str | None:
@@ -73,20 +80,47 @@ def _record(work: Workspace, destination: Destination, training: Training) -> st
     ) as tracker:
         numbers = {f"oof/{name.replace('.', '/')}": value for name, value in flatten(training.metrics).items()}
         tracker.metrics({name: float(value) for name, value in numbers.items() if isinstance(value, int | float)})
+        tracker.curves({name: curve for network in training.networks for name, curve in _curves(network).items()})
         tracker.files([training.path / "out_of_fold.svg"], "figures")
         reports = work.run.path / "calibration"
         tracker.files([reports / "data_quality.html", reports / "data_docs"], "reports")
-        tracker.model(_served(training.path))
+        tracker.model(_served(work, training))
     return None if tracker.warnings else tracker.run_id
 
 
-def _served(checkpoint: Path) -> ServedModel:
+def _curves(network: FoldNetwork) -> dict[str, list[tuple[int, float]]]:
+    """What each epoch of a network measured, by name."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in network.history():
+        for name, value in row.items():
+            if name not in ("phase", "epoch"):
+                key = f"network_{network.name}/{row['phase']}/{name}"
+                curves.setdefault(key, []).append((int(row["epoch"]), float(value)))
+    return curves
+
+
+def _served(work: Workspace, training: Training) -> ServedModel:
+    libraries = REQUIREMENTS + (NETWORK_REQUIREMENTS if training.networks else ())
     return ServedModel(
-        checkpoint,
+        training.path,
         Path(served_model.__file__),
         (Path(spectramind.__file__).parent,),
-        tuple(f"{name}=={metadata.version(name)}" for name in REQUIREMENTS),
+        tuple(f"{name}=={metadata.version(name)}" for name in libraries),
+        lambda earlier: beats(work, training.path, earlier),
     )
+
+
+def beats(work: Workspace, checkpoint: Path, earlier: Path) -> bool:
+    """Whether `checkpoint` predicts held-out planets better than the model in the folder `earlier`, beyond the luck of
+    the planets drawn (paired bootstrap, 95 %). False if the latter was trained on other planets."""
+    new = read_predictions(checkpoint / OUT_OF_FOLD)
+    old = read_predictions(next(earlier.rglob(OUT_OF_FOLD)))
+    if set(new.planet_ids) != set(old.planet_ids):
+        return False
+    labels = work.labels(new.planet_ids)
+    old = in_order(old, new.planet_ids)
+    by_planet = [score_parts(s.mean, s.sigma, labels, *reference_of(labels)).by_planet for s in (new, old)]
+    return paired_bootstrap(*by_planet).low > 0
 
 
 def _destination(work: Workspace) -> Destination:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 REGISTERED_MODEL = "spectramind-v50"
 CANDIDATE = "candidate"
 """Alias of the registered model's newest version: `models:/spectramind-v50@candidate`."""
+CHAMPION = "champion"
+"""Alias of the version that no later one has beaten beyond noise."""
 
 MLFLOW_ENVIRONMENT = {
     **TELEMETRY_OFF,
@@ -72,6 +74,7 @@ class ServedModel:
     loader: Path
     sources: tuple[Path, ...]
     requirements: tuple[str, ...]
+    beats: Callable[[Path], bool]
 
 
 @dataclass
@@ -99,19 +102,13 @@ class Tracker:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log finite `values`, in batches."""
+        curves = {name: [(step, value)] for name, value in values.items()}
+        self._attempt({"event": "metrics", "values": dict(values), "step": step}, lambda: self._send_curves(curves))
 
-        def send() -> None:
-            import math
-            import time
-
-            from mlflow.entities import Metric
-
-            now = int(time.time() * 1000)
-            entities = [Metric(name, value, now, step) for name, value in values.items() if math.isfinite(value)]
-            for batch in _batches(entities, METRIC_BATCH):
-                _client(self.destination).log_batch(self._id, metrics=batch)
-
-        self._attempt({"event": "metrics", "values": dict(values), "step": step}, send)
+    def curves(self, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        """Log the finite values of each curve, given as (step, value), in batches."""
+        event = {"event": "curves", "curves": {name: list(curve) for name, curve in curves.items()}}
+        self._attempt(event, lambda: self._send_curves(curves))
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         """Attach files to the run, such as figures and reports."""
@@ -123,7 +120,10 @@ class Tracker:
         self._attempt({"event": "files", "paths": [str(path) for path in paths], "folder": folder}, send)
 
     def model(self, model: ServedModel) -> None:
-        """Log the model to the run and register a new version of `spectramind-v50`, from now on the candidate."""
+        """Log the model to the run and register a new version of `spectramind-v50`, from now on the candidate.
+
+        It becomes the champion, too, if there is none or if it beats it.
+        """
 
         def send() -> None:
             import mlflow
@@ -141,6 +141,9 @@ class Tracker:
                 )
             client, version = _client(self.destination), str(info.registered_model_version)
             client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
+            champion = client.get_registered_model(REGISTERED_MODEL).aliases.get(CHAMPION)
+            if champion is None or model.beats(_download(champion)):
+                client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
 
         self._attempt({"event": "model", "checkpoint": str(model.checkpoint)}, send)
 
@@ -162,6 +165,18 @@ class Tracker:
 
         for batch in _batches([Param(key, value) for key, value in flat.items()], PARAMETER_BATCH):
             client.log_batch(self._id, params=batch)
+
+    def _send_curves(self, curves: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+        import math
+        import time
+
+        from mlflow.entities import Metric
+
+        now, client = int(time.time() * 1000), _client(self.destination)
+        points = [(name, value, step) for name, curve in curves.items() for step, value in curve]
+        entities = [Metric(name, value, now, step) for name, value, step in points if math.isfinite(value)]
+        for batch in _batches(entities, METRIC_BATCH):
+            client.log_batch(self._id, metrics=batch)
 
     def _attempt(self, event: Mapping[str, Any], send: Callable[[], None]) -> None:
         # Any failure of a tracking service, an absent library included, must leave the training untouched.
@@ -209,6 +224,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _download(version: str) -> Path:
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{REGISTERED_MODEL}/{version}"))
 
 
 def _client(destination: Destination) -> MlflowClient:

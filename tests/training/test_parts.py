@@ -27,7 +27,9 @@ from spectramind.uncertainty.options import UncertaintyOptions
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
-        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(0, 9) | st.booleans(), inner)
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(0, 9) | st.booleans(), inner)
     ),
     max_leaves=12,
 )

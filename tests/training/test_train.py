@@ -83,9 +83,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
 def test_a_network_learns_what_its_inputs_tell(tmp_path: Path) -> None:
     data = training_set(24)
     patient = EarlyStoppingOptions(enable=False)
-    how = recipe(
-        OptimizerOptions(lr=1e-2), epochs=EpochOptions(0, 0, 25), accumulate_steps=1, early_stopping=patient
-    )
+    how = recipe(OptimizerOptions(lr=1e-2), epochs=EpochOptions(0, 0, 25), accumulate_steps=1, early_stopping=patient)
     told: list[tuple[str, Mapping[str, float]]] = []
     trained = train_network(data, how, tmp_path, 5, on_epoch=lambda phase, numbers: told.append((phase, numbers)))
     assert [numbers["epoch"] for _, numbers in told] == list(range(25))
