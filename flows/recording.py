@@ -101,11 +101,14 @@ def _curves(network: FoldNetwork) -> dict[str, list[tuple[int, float]]]:
 
 def _served(work: Workspace, training: Training) -> ServedModel:
     libraries = REQUIREMENTS + (NETWORK_REQUIREMENTS if training.networks else ())
+    predictor = served_model.Predictor.load(training.path)
     return ServedModel(
         training.path,
         Path(served_model.__file__),
         (Path(spectramind.__file__).parent,),
         tuple(f"{name}=={metadata.version(name)}" for name in libraries),
+        predictor.inputs,
+        predictor.outputs,
         lambda earlier: beats(work, training.path, earlier),
     )
 

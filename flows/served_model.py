@@ -104,6 +104,17 @@ class Predictor:
             covariance = self.scaling.apply_covariance(covariance)
         return Spectra(posterior.planet_ids, mean, self.scaling.apply(sigma), covariance, posterior.flags)
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Columns that `predict` reads, with their MLflow types."""
+        star = {field.name: "string" if field.name == "planet_id" else "double" for field in fields(Star)}
+        return {**star, "fit": "string", **({"fgs1": "string"} if self.networks else {})}
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Columns that `predict` returns."""
+        return {name: "string" if name == "planet_id" else "double" for name in wide_header()}
+
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """For MLflow: rows of `fit` (path of a fit), the star table's columns and, for networks, `fgs1` (a JSON list of
         the folders of the FGS1 cubes) to rows of a wide submission."""

@@ -68,12 +68,15 @@ class Destination:
 @dataclass(frozen=True)
 class ServedModel:
     """A model for the registry: the `checkpoint` directory, the module file whose `_load_pyfunc` reads it, the source
-    packages that this module needs, and the exact versions of the libraries."""
+    packages that this module needs, the exact versions of the libraries, and the columns that go in and come out, each
+    with its MLflow type. `beats` tells from the folder of an earlier model whether this one is better beyond noise."""
 
     checkpoint: Path
     loader: Path
     sources: tuple[Path, ...]
     requirements: tuple[str, ...]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
     beats: Callable[[Path], bool]
 
 
@@ -127,7 +130,12 @@ class Tracker:
 
         def send() -> None:
             import mlflow
+            from mlflow.models import ModelSignature
+            from mlflow.types import ColSpec, Schema
 
+            inputs, outputs = (
+                Schema([ColSpec(kind, name) for name, kind in table.items()]) for table in (model.inputs, model.outputs)
+            )
             mlflow.set_tracking_uri(self.destination.uri)
             # MLflow prints its progress past its own log level.
             with redirect_stderr(io.StringIO()), mlflow.start_run(run_id=self._id):
@@ -137,6 +145,7 @@ class Tracker:
                     data_path=str(model.checkpoint),
                     code_paths=[str(model.loader), *map(str, model.sources)],
                     pip_requirements=list(model.requirements),
+                    signature=ModelSignature(inputs, outputs),
                     registered_model_name=REGISTERED_MODEL,
                 )
             client, version = _client(self.destination), str(info.registered_model_version)
