@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,6 +92,7 @@ def train_network(
 ) -> Trained:
     """Train through the curriculum, with checkpoints in `folder`.
 
+    Under torchrun, its processes train one network together, each on its share of every epoch, and all return it.
     What a former call left in `folder` is gone on from, and ends as if it had never been stopped: on one CPU and one
     number of threads, bit for bit. `start` are weights to begin with, if any. When `out_of_time` says so, the best
     epoch so far is returned; BudgetReached is raised if there is none yet.
@@ -153,7 +155,7 @@ def _fit(
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=options.device,
-            devices=1 if options.device == "cpu" else "auto",
+            **_processes(),
             precision=_precision(options.precision, options.device),
             gradient_clip_val=recipe.optimizer.clip_norm or None,
             accumulate_grad_batches=options.accumulate_steps,
@@ -236,6 +238,15 @@ class _Reporter(Callback):
             numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             self.on_epoch(self.stage, {"epoch": trainer.current_epoch, "lr": rate, **numbers})
+
+
+def _processes() -> dict[str, Any]:
+    """One device; under torchrun, the processes that it has started, which train together."""
+    world, here = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if world == 1:
+        return {"devices": 1}
+    # Each phase leaves some of the network's parts without gradients.
+    return {"devices": here, "num_nodes": world // here, "strategy": "ddp_find_unused_parameters_true"}
 
 
 def _precision(precision: str, device: str) -> Any:

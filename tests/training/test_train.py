@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,13 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy_training import recipe, training_set
+from toy_training import recipe, still_recipe, training_set
 
 from spectramind.errors import BudgetReached, InputError
 from spectramind.losses.options import SymbolicOptions
 from spectramind.models.network_planets import network_spectra
 from spectramind.models.v50 import V50
-from spectramind.training.options import AugmentationOptions, EarlyStoppingOptions, EpochOptions, OptimizerOptions
+from spectramind.training.options import (
+    AugmentationOptions,
+    BatchOptions,
+    EarlyStoppingOptions,
+    EpochOptions,
+    OptimizerOptions,
+)
 from spectramind.training.phases import Recipe
 from spectramind.training.train import LAST, split_validation, train_network
 
@@ -50,6 +58,11 @@ class Budget:
 def same(one: V50, other: V50) -> bool:
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def alike(one: V50, other: V50) -> bool:
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return all(torch.allclose(a, b, rtol=1e-3, atol=2e-6) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -132,31 +145,47 @@ def test_a_rule_changes_what_is_learned(tmp_path: Path) -> None:
 
 
 def test_batches_added_up_are_one_large_batch(tmp_path: Path) -> None:
-    data = training_set()
-    silent = AugmentationOptions(jitter_std=0, time_shift=0)
-    options = replace(recipe().network, ssm=replace(recipe().network.ssm, dropout=0.0))
-    still = replace(
-        options,
-        gnn=replace(options.gnn, dropout=0.0),
-        fusion=replace(options.fusion, dropout=0.0),
-        heads=replace(
-            options.heads,
-            mu=replace(options.heads.mu, dropout=0.0),
-            sigma=replace(options.heads.sigma, dropout=0.0),
-        ),
-    )
-    how = replace(recipe(epochs=EpochOptions(0, 0, 1), augmentation=silent), network=still)
+    data, how = training_set(), still_recipe()
     parts, whole = (
         train_network(
             replace(data, train=data.train[:8]),
-            replace(how, train=replace(how.train, batch=replace(how.train.batch, train=size), accumulate_steps=steps)),
+            replace(how, train=replace(how.train, batch=BatchOptions(size), accumulate_steps=steps)),
             tmp_path / str(size),
             5,
         )
         for size, steps in ((4, 2), (8, 1))
     )
-    for one, other in zip(parts.network.parameters(), whole.network.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-6)
+    assert alike(parts.network, whole.network)
+
+
+TOGETHER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from toy_training import still_recipe, training_set
+from spectramind.training.train import train_network
+torch.set_num_threads(1)
+data, how = training_set(), still_recipe(accumulate_steps=1)
+trained = train_network(replace(data, train=data.train[:8]), how, Path(sys.argv[2]), 5)
+folder = Path(sys.argv[2]) / f"rank_{torch.distributed.get_rank()}"
+folder.mkdir()
+trained.network.save(folder)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network_together(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*launch, str(script), str(Path(__file__).parent), str(tmp_path)], check=True)
+    one, other = (V50.load(tmp_path / f"rank_{rank}") for rank in (0, 1))
+    assert same(one, other)
+    data, how = training_set(), still_recipe(accumulate_steps=1, batch=BatchOptions(8))
+    alone = train_network(replace(data, train=data.train[:8]), how, tmp_path / "alone", 5)
+    assert alike(one, alone.network)
 
 
 def test_validation_planets_are_not_trained_on() -> None:

@@ -20,7 +20,13 @@ from spectramind.models.options import (
     SigmaHeadOptions,
     SSMOptions,
 )
-from spectramind.training.options import BatchOptions, EpochOptions, OptimizerOptions, TrainOptions
+from spectramind.training.options import (
+    AugmentationOptions,
+    BatchOptions,
+    EpochOptions,
+    OptimizerOptions,
+    TrainOptions,
+)
 from spectramind.training.phases import Recipe
 from spectramind.training.train import TrainingSet
 from spectramind.types import Floats
@@ -71,3 +77,20 @@ def recipe(optimizer: OptimizerOptions | None = None, **train: Any) -> Recipe:
         LossOptions(),
         SymbolicOptions(enabled=False),
     )
+
+
+def still_recipe(**train: Any) -> Recipe:
+    """One epoch without any chance in it but the order of the planets."""
+    silent = AugmentationOptions(jitter_std=0, time_shift=0)
+    how = recipe(**{"epochs": EpochOptions(0, 0, 1), "augmentation": silent, **train})
+    heads = HeadsOptions(
+        replace(NETWORK.heads.mu, dropout=0.0),
+        replace(NETWORK.heads.sigma, dropout=0.0),
+    )
+    network = NetworkOptions(
+        replace(NETWORK.ssm, dropout=0.0),
+        replace(NETWORK.gnn, dropout=0.0),
+        replace(NETWORK.fusion, dropout=0.0),
+        heads,
+    )
+    return replace(how, network=network)
