@@ -9,10 +9,12 @@ A training that is killed goes on from its last epoch: its checkpoints are kept 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +55,9 @@ _CODE = (
 
 @dataclass(frozen=True)
 class FoldNetwork:
-    """A trained network in the store that has not seen the planets of `fold`."""
+    """A trained network in the store that has not seen the planets of `fold`; None if it has seen all."""
 
-    fold: int
+    fold: int | None
     member: int
     path: Path
     digest: str
@@ -81,13 +83,26 @@ class HeldOut:
     folds: list[list[int]]
 
 
-def analytic_posterior(work: Workspace, fits: Fits, labels: Floats, inputs: Mapping[str, str]) -> HeldOut:
+def training_inputs(work: Workspace, fits: Fits, labels: Floats) -> dict[str, str]:
+    """What every model of the train planets depends on: digests by name."""
+    return {
+        **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+        "labels": _array_digest(labels),
+        "wavelengths": _array_digest(work.dataset.wavelengths_um),
+    }
+
+
+def _array_digest(values: Floats) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()
+
+
+def analytic_posterior(work: Workspace, fits: Fits, labels: Floats) -> HeldOut:
     """The analytic model and its out-of-fold posteriors, from the store or trained now."""
     settings = work.settings
     options, seed = settings.model.analytic, settings.runtime.seed
     identity = {
         "kind": "analytic posterior",
-        "inputs": inputs,
+        "inputs": training_inputs(work, fits, labels),
         "settings": {"model": asdict(options), "transit": asdict(settings.transit), "seed": seed},
         "code": code_digest("spectramind.models", "spectramind.transit", "spectramind.metrics"),
     }
@@ -132,15 +147,25 @@ def fold_networks(
 
     A network that the budget stops counts with its best epoch so far, and goes on in the next run.
     """
-    networks = []
-    for fold in range(len(held_out.folds)):
-        for member in range(work.settings.train.members):
-            try:
-                networks.append(_fold_network(work, fits, held_out, planets, labels, fold, member))
-            except BudgetReached as stopped:
-                work.warn(str(stopped))
-                return networks
+    from flows.pretraining import pretrained
+
+    networks: list[FoldNetwork] = []
+    try:
+        start = pretrained(work)
+        for fold, member in product(range(len(held_out.folds)), range(work.settings.train.members)):
+            network = _network(work, fits, held_out, planets, labels, fold, member, start)
+            networks.append(network)
+    except BudgetReached as stopped:
+        work.cut_short = True
+        work.warn(str(stopped))
     return networks
+
+
+def train_on_all(
+    work: Workspace, fits: Fits, held_out: HeldOut, planets: NetworkPlanets, labels: Floats
+) -> FoldNetwork:
+    """A network that is trained on all planets. Raises BudgetReached if the time ends before its first epoch does."""
+    return _network(work, fits, held_out, planets, labels, None, 0, None)
 
 
 class _Stopped(Exception):
@@ -150,14 +175,15 @@ class _Stopped(Exception):
         self.trained = trained
 
 
-def _fold_network(
+def _network(
     work: Workspace,
     fits: Fits,
     held_out: HeldOut,
     planets: NetworkPlanets,
     labels: Floats,
-    fold: int,
+    fold: int | None,
     member: int,
+    start: FoldNetwork | None,
 ) -> FoldNetwork:
     settings = work.settings
     chosen = {"fold": fold, "member": member, "folds": settings.model.analytic.folds, "seed": settings.runtime.seed}
@@ -165,7 +191,8 @@ def _fold_network(
         "kind": "network",
         "inputs": {
             "posterior": held_out.digest,
-            **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
+            **training_inputs(work, fits, labels),
+            **({} if start is None else {"start": start.digest}),
         },
         "settings": {
             "network": asdict(settings.model.network),
@@ -178,12 +205,13 @@ def _fold_network(
     progress = work.layout.models / f"{target.name}.training"
 
     def write(folder: Path) -> None:
-        trained = _train_fold(work, held_out, planets, labels, progress, fold, member)
+        trained = _train(work, held_out, planets, labels, progress, fold, member, start)
         if not trained.finished:
             raise _Stopped(trained)
         _save(trained, progress, folder)
 
-    name = f"network {fold + 1}/{len(held_out.folds)}" + (f" member {member + 1}" if member else "")
+    name = "network of all planets" if fold is None else f"network {fold + 1}/{len(held_out.folds)}"
+    name += f" member {member + 1}" if member else ""
     try:
         digest = remembered_unit(work, name, target, identity, write)
         shutil.rmtree(progress, ignore_errors=True)
@@ -197,19 +225,23 @@ def _fold_network(
     return FoldNetwork(fold, member, target, digest)
 
 
-def _train_fold(
+def _train(
     work: Workspace,
     held_out: HeldOut,
     planets: NetworkPlanets,
     labels: Floats,
     progress: Path,
-    fold: int,
+    fold: int | None,
     member: int,
+    start: FoldNetwork | None,
 ) -> Trained:
+    from spectramind.models.v50 import V50
     from spectramind.training.train import TrainingSet, split_validation, train_network
 
-    seed = int(np.random.SeedSequence([work.settings.runtime.seed, fold, member]).generate_state(1)[0])
-    seen = [row for row in range(len(planets)) if row not in set(held_out.folds[fold]) and planets.usable[row]]
+    stream = [work.settings.runtime.seed, member, *(() if fold is None else (fold,))]
+    seed = int(np.random.SeedSequence(stream).generate_state(1)[0])
+    unseen = set() if fold is None else set(held_out.folds[fold])
+    seen = [row for row in range(len(planets)) if row not in unseen and planets.usable[row]]
     train, validation = split_validation(seen, work.settings.train.validation_fraction, seed)
     reference = reference_of(work.dataset.labels()[1])
     data = TrainingSet(planets, labels, train, validation, work.dataset.wavelengths_um, reference)
@@ -221,7 +253,8 @@ def _train_fold(
         with (progress / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
-    return train_network(data, recipe(work), progress, seed, on_epoch=note, out_of_time=work.out_of_time)
+    weights = None if start is None else V50.load(start.path).state_dict()
+    return train_network(data, recipe(work), progress, seed, start=weights, on_epoch=note, out_of_time=work.out_of_time)
 
 
 def recipe(work: Workspace) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from flows.network import (
     fold_networks,
     held_out_predictions,
     mean_penalties,
+    training_inputs,
     violations_table,
 )
 from flows.published import markdown, replace_tree, table
@@ -105,8 +105,8 @@ def _v50(
     """The predictor with networks in the store, its digest, and the networks."""
     from spectramind.models.network_planets import network_planets
 
-    inputs = _inputs(work, fits, labels)
-    posterior = analytic_posterior(work, fits, labels, inputs)
+    inputs = training_inputs(work, fits, labels)
+    posterior = analytic_posterior(work, fits, labels)
     curves = fgs1_curves(calibration, "train", fits.planets)
     directions = work.settings.model.network.heads.mu.directions
     planets = network_planets(*fits.load(), posterior.spectra, curves, directions)
@@ -150,7 +150,7 @@ def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _identity(work: Workspace, fits: Fits, labels: Floats) -> dict[str, Any]:
     return {
         "kind": "analytic predictor",
-        "inputs": _inputs(work, fits, labels),
+        "inputs": training_inputs(work, fits, labels),
         "settings": {
             "model": asdict(work.settings.model.analytic),
             "transit": asdict(work.settings.transit),
@@ -161,23 +161,11 @@ def _identity(work: Workspace, fits: Fits, labels: Floats) -> dict[str, Any]:
     }
 
 
-def _inputs(work: Workspace, fits: Fits, labels: Floats) -> dict[str, str]:
-    return {
-        **{f"fit/{planet}": digest for planet, digest in fits.digests.items()},
-        "labels": _array_digest(labels),
-        "wavelengths": _array_digest(work.dataset.wavelengths_um),
-    }
-
-
 def _code(*more: str) -> str:
     return code_digest(
         *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.metrics"),
         *("flows.train", "flows.served_model", *more),
     )
-
-
-def _array_digest(values: Floats) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values, "<f8").tobytes()).hexdigest()
 
 
 def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:

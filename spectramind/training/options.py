@@ -99,6 +99,9 @@ class TrainOptions:
     early_stopping: EarlyStoppingOptions = field(default=EarlyStoppingOptions())
     batch: BatchOptions = field(default=BatchOptions())
     augmentation: AugmentationOptions = field(default=AugmentationOptions())
+    pretrain: Literal["none", "simulated"] = option(
+        "none", "What the networks start from: chance, or a network trained on planets that are simulated for it."
+    )
     validation_fraction: float = option(
         0.15, "Share of a fold's training planets that decides which epoch is kept.", gt=0, lt=1
     )

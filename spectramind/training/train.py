@@ -94,7 +94,7 @@ def train_network(
 
     Under torchrun, its processes train one network together, each on its share of every epoch, and all return it.
     What a former call left in `folder` is gone on from, and ends as if it had never been stopped: on one CPU and one
-    number of threads, bit for bit. `start` are weights to begin with, if any. When `out_of_time` says so, the best
+    number of threads, bit for bit. `start` are parameters to begin with, if any. When `out_of_time` says so, the best
     epoch so far is returned; BudgetReached is raised if there is none yet.
     """
     torch.manual_seed(seed)
@@ -103,7 +103,9 @@ def train_network(
     graph = spectral_graph(data.wavelengths_um, recipe.symbolic.windows.by_molecule, seam, graph_options)
     network = V50(recipe.network, graph)
     if start is not None:
-        network.load_state_dict(dict(start))
+        with torch.no_grad():  # parameters alone: the graph is that of the data set's own wavelengths
+            for name, parameter in network.named_parameters():
+                parameter.copy_(start[name])
     epochs = recipe.train.epochs
     phases: list[tuple[Phase, int]] = [
         (MaskedAutoencoding(network, recipe, seed + 1), epochs.mae),

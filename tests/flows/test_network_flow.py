@@ -168,3 +168,17 @@ _load_pyfunc(sys.argv[1]).predict(rows).to_parquet(sys.argv[3])
     arguments = [str(checkpoint), str(tmp_path / "input.csv"), str(tmp_path / "output.parquet")]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, env=dict(os.environ))
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "output.parquet"), here, rtol=1e-9)
+
+
+def test_networks_start_from_one_of_simulated_planets(
+    first: Path, simulated: SimulatedDataset, store: Path, tmp_path: Path
+) -> None:
+    sizes = ("train_planets=8", "test_planets=1", "airs_frames=120", "fgs1_frames=240", "two_visit_fraction=0.0")
+    arguments = (*(f"simulation.{size}" for size in sizes), "train.pretrain=simulated", "tracking.enable=false")
+    out = run(simulated, store, tmp_path / "run", *arguments)
+    before = epochs(out / "pretraining")
+    assert [(event["fold"], event["phase"]) for event in before] == [(None, "mae"), *[(None, "supervised")] * 2]
+    scratch, started = (next(e for e in epochs(at) if e["phase"] == "supervised") for at in (first, out))
+    assert started["val/gll"] != scratch["val/gll"]
+    again = run(simulated, store, tmp_path / "again", *arguments)
+    assert epochs(again) == epochs(again / "pretraining") == []
