@@ -10,20 +10,22 @@ import numpy as np
 from prefect import flow
 
 from flows.calibrate import calibrate
+from flows.ledger import LEDGER_CSV, ledger_table, write_ledgers
 from flows.predict import Prediction, predict_v50
 from flows.published import markdown, table
 from flows.recording import record_score
 from flows.run_directory import RunDirectory
-from flows.spectra_files import read_truth
+from flows.spectra_files import read_predictions, read_truth
 from flows.submit import SUBMISSION, TABLE, submit
 from flows.train import OUT_OF_FOLD, Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.metrics.baselines import expected_score, mean_depth_baseline, train_mean_baseline
+from spectramind.metrics.ledger import Ledger, score_ledger
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import spectra_statistics
 from spectramind.submission.table import in_order
-from spectramind.types import Floats
+from spectramind.types import Floats, Spectra
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Resu
         submission = submit(work.settings, work.run)
         scores = _scores(work, training, prediction)
         work.run.add_metrics({"test": scores})
+        ledgers = _ledgers(work, training, prediction)
+        write_ledgers(work.run, ledgers)
         if "official" in scores:
             record_score(work, training.mlflow_run, scores)
-        _show(work, training, scores)
+        _show(work, training, scores, ledgers)
         return Result(submission.path / TABLE, scores)
 
 
@@ -60,20 +64,38 @@ def _scores(work: Workspace, training: Training, prediction: Prediction) -> dict
     scores = {"expected": expected_score(spectra.sigma, spectra.mean, *reference)}
     if work.settings.data.truth is None:
         return scores
-    planet_ids, depths = read_truth(Path(work.settings.data.truth))
-    row = {planet: index for index, planet in enumerate(planet_ids)}
-    known = tuple(planet for planet in spectra.planet_ids if planet in row)
-    truth = depths[[row[planet] for planet in known]]
-    spectra = in_order(spectra, known)
+    spectra, truth = _with_truth(spectra, Path(work.settings.data.truth))
     flat = mean_depth_baseline(*_held_out(work, training), spectra.mean[:, 1:].mean(axis=1))
     statistics = spectra_statistics(spectra.mean, spectra.sigma, truth)
     return {
         **scores,
         "official": score_parts(spectra.mean, spectra.sigma, truth, *reference).score,
         "mean_depth": score_parts(*flat, truth, *reference).score,
-        "train_mean": score_parts(*train_mean_baseline(labels, len(known)), truth, *reference).score,
+        "train_mean": score_parts(*train_mean_baseline(labels, len(truth)), truth, *reference).score,
         "z_std": float(statistics["all"]["z_std"]),
         "rmse_ppm": float(statistics["all"]["rmse_ppm"]),
+    }
+
+
+def _with_truth(spectra: Spectra, path: Path) -> tuple[Spectra, Floats]:
+    """The predicted planets that `path` lists, and their true depths (planets, 283)."""
+    planet_ids, depths = read_truth(path)
+    row = {planet: index for index, planet in enumerate(planet_ids)}
+    known = tuple(planet for planet in spectra.planet_ids if planet in row)
+    return in_order(spectra, known), depths[[row[planet] for planet in known]]
+
+
+def _ledgers(work: Workspace, training: Training, prediction: Prediction) -> dict[str, Ledger]:
+    """Of held-out train planets, and of the test split with `data.truth`."""
+    held_out = read_predictions(training.path / OUT_OF_FOLD)
+    labels = work.labels(held_out.planet_ids)
+    scored = {"out_of_fold": (held_out, labels, reference_of(labels))}
+    if work.settings.data.truth is not None:
+        known = _with_truth(prediction.spectra, Path(work.settings.data.truth))
+        scored["test"] = (*known, reference_of(work.dataset.labels()[1]))
+    return {
+        name: score_ledger(spectra.planet_ids, spectra.mean, spectra.sigma, truth, *reference)
+        for name, (spectra, truth, reference) in scored.items()
     }
 
 
@@ -86,7 +108,7 @@ def _held_out(work: Workspace, training: Training) -> tuple[Floats, Floats]:
     return np.asarray(mean.mean(axis=1)), work.labels(tuple(frame["planet_id"].astype(str)))
 
 
-def _show(work: Workspace, training: Training, scores: dict[str, float]) -> None:
+def _show(work: Workspace, training: Training, scores: dict[str, float], ledgers: dict[str, Ledger]) -> None:
     """Scores and places, on the terminal and in Prefect's UI."""
     from rich import box
     from rich.table import Table
@@ -114,6 +136,7 @@ def _show(work: Workspace, training: Training, scores: dict[str, float]) -> None
     if "z_std" in scores:
         honest = "(1 is honest; the errors of a planet go together, so few planets say little)"
         work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} {honest}", soft_wrap=True)
+    work.console.print(ledger_table(ledgers))
     for name, place in places.items():
         work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
     table("scores", "Score (0 to 1, higher is better)", rows)
@@ -125,6 +148,7 @@ def _places(work: Workspace) -> dict[str, Any]:
     return {
         "submission": path / "submission" / TABLE,
         "data quality": path / "calibration" / "data_quality.html",
+        "score ledger": path / "diagnostics" / LEDGER_CSV,
         "predictions": path / "predictions",
         "checkpoint": path / "checkpoints" / "best.ckpt",
         "cubes": work.layout.cubes,

@@ -33,6 +33,7 @@ RESULTS = (
     "calibration/data_quality.json",
     "calibration/data_quality.html",
     "metrics.json",
+    "diagnostics/score_ledger.csv",
 )
 
 
@@ -95,6 +96,17 @@ def test_a_run_ends_in_a_valid_scored_submission(first: Finished, simulated: Sim
     assert 0.0 <= scores["official"] <= 1.0
     assert scores["train_mean"] == pytest.approx(0.0, abs=1e-9)
     assert 0.0 <= first.json("metrics.json")["out_of_fold"]["score"] <= 1.0
+
+
+def test_the_ledger_adds_up_to_what_the_score_lacks(first: Finished) -> None:
+    metrics, ledgers = first.json("metrics.json"), first.json("diagnostics/score_ledger.json")
+    for name, score in (("out_of_fold", metrics["out_of_fold"]["score"]), ("test", metrics["test"]["official"])):
+        total = metrics["score_ledger"][name]
+        lost = sum(total["all"][part] for part in ("bias", "sigma", "unavoidable")) + total["clip"]
+        assert lost == pytest.approx(1 - score, abs=1e-9)
+        assert len(ledgers[name]["rows"]) == 1 + 2 + 283 + ledgers[name]["planets"]
+    table = pd.read_csv(first.path / "diagnostics" / "score_ledger.csv")
+    assert set(table["predictions"]) == {"out_of_fold", "test"}
 
 
 def test_a_damaged_train_planet_is_set_aside_by_name(first: Finished, simulated: SimulatedDataset) -> None:
