@@ -38,7 +38,7 @@ def ledger_table(ledgers: Mapping[str, Ledger]) -> Table:
     from rich import box
     from rich.table import Table
 
-    caption = "points of the score; luck: what bias and sigma show by chance; gain: by perfect scaling"
+    caption = "luck: what bias and sigma show by chance; gain: by perfect sigma scaling"
     shown = Table(
         box=box.SIMPLE,
         show_edge=False,
@@ -47,16 +47,14 @@ def ledger_table(ledgers: Mapping[str, Ledger]) -> Table:
         caption=caption,
         caption_justify="left",
     )
-    for heading in ("predictions", "instrument"):
-        shown.add_column(heading, no_wrap=True)
+    shown.add_column("", no_wrap=True)
     for heading in ("lost", "to bias", "to sigma", "luck", "the rest", "gain"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for name, ledger in ledgers.items():
-        words = [name.replace("_", " "), "", ""]
-        for word, row in zip(words, (*ledger.level("instrument"), *ledger.level("all")), strict=True):
+        for row in (*ledger.level("instrument"), *ledger.level("all")):
             luck = row.bias_by_chance + row.sigma_by_chance
             numbers = (row.loss, row.bias, row.sigma, luck, row.unavoidable, row.scaling_gain)
-            shown.add_row(word, row.name, *(f"{number:.4f}" for number in numbers))
+            shown.add_row(f"{name.replace('_', ' ')}, {row.name}", *(f"{number:.4f}" for number in numbers))
     return shown
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectramind.errors import InputError
 from spectramind.types import Floats
@@ -71,7 +72,7 @@ def _normal_scores(values: Floats) -> Floats:
     return scores
 
 
-def _energy_p_value(scores: Floats, is_first: Floats, rng: np.random.Generator, permutations: int) -> float:
+def _energy_p_value(scores: Floats, is_first: NDArray[np.bool_], rng: np.random.Generator, permutations: int) -> float:
     """The share of relabellings, the true one included, with an energy distance as large."""
     from scipy.spatial.distance import pdist, squareform
 
@@ -84,7 +85,7 @@ def _energy_p_value(scores: Floats, is_first: Floats, rng: np.random.Generator, 
     return float(np.mean(energy >= energy[0] * (1.0 - 1e-12)))
 
 
-def _column_p_values(scores: Floats, is_first: Floats, names: Sequence[str]) -> dict[str, float]:
+def _column_p_values(scores: Floats, is_first: NDArray[np.bool_], names: Sequence[str]) -> dict[str, float]:
     from scipy.stats import ks_2samp
 
     found = {
