@@ -48,8 +48,8 @@ def ledger_table(ledgers: Mapping[str, Ledger]) -> Table:
         caption_justify="left",
     )
     shown.add_column("", no_wrap=True)
-    for heading in ("lost", "to bias", "to sigma", "luck", "the rest", "gain"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("lost", "to bias", "to sigma", "luck", "rest", "gain"):
+        shown.add_column(heading, justify="right", no_wrap=True, min_width=6)
     for name, ledger in ledgers.items():
         for row in (*ledger.level("instrument"), *ledger.level("all")):
             luck = row.bias_by_chance + row.sigma_by_chance

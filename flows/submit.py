@@ -7,11 +7,13 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.certificate import certificate_files
 from flows.contracts import judge, publish_data_quality
 from flows.predict import predict_v50
 from flows.published import markdown
 from flows.run_directory import RunDirectory
 from flows.tables import spectra_frame, submission_table
+from flows.train import train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings, settings_hash
 from spectramind import __version__
@@ -22,15 +24,16 @@ from spectramind.submission.checks import require_valid
 from spectramind.submission.table import read_template
 
 SUBMISSION = "submission"
-"""The folder of a run with submission.csv, submission_long.csv, submission.zip and manifest.json. What an earlier run
-left there is removed first: it must not pass for the result of a run that fails."""
+"""The folder of a run's submission. What an earlier run left there is removed first: it must not pass for the result of
+a run that fails."""
 
 TABLE = "submission.csv"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The folder with submission.csv, submission_long.csv, submission.zip and manifest.json."""
+    """The folder with submission.csv, submission_long.csv, submission.zip, coverage_certificate.json and .md, and
+    manifest.json."""
 
     path: Path
 
@@ -45,6 +48,7 @@ def submit(settings: Settings, run: RunDirectory | None = None) -> Submission:
 
 def _submit(work: Workspace) -> Submission:
     prediction = work.prediction or predict_v50(work.settings, work.run)
+    training = work.training or train_v50(work.settings, work.run)
     spectra = prediction.spectra
     expected = _expected_planets(work)
     judge(work, "submission", submission_table(spectra_frame(spectra), expected))
@@ -58,7 +62,8 @@ def _submit(work: Workspace) -> Submission:
         dvc_rev=environment["dvc_rev"],
         docker_image=environment["docker_image"],
     )
-    write_bundle(folder, spectra, expected, origin, work.run.metrics())
+    certificate = certificate_files(work, training, prediction)
+    write_bundle(folder, spectra, expected, origin, work.run.metrics(), companions=certificate)
     for warning in require_valid(folder / TABLE, expected):
         work.warn(str(warning))
     if problems := verify_bundle(folder):

@@ -1,4 +1,4 @@
-"""Writes a checked submission: submission.csv, submission_long.csv, submission.zip and manifest.json.
+"""Writes a checked submission: submission.csv, submission_long.csv, submission.zip, what goes with it, manifest.json.
 
 The zip holds the wide table alone, at its root, and has the same bytes for the same numbers. All files are complete
 before the first takes its name, and the manifest comes last: a directory with a manifest holds a whole submission.
@@ -51,18 +51,21 @@ def write_bundle(
     origin: Origin,
     metrics: Mapping[str, Any],
     generated_at: datetime | None = None,
+    companions: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Writes the four files into `directory` and returns the manifest.
+    """Writes tables, zip and manifest into `directory` and returns the manifest.
 
     `expected_ids`: planets of the template, whose order the tables take. `metrics` are plain numbers, texts and nested
-    mappings; numbers that are not finite become null. Raises InputError, and writes nothing, if the submission is not
-    valid; StoreError if the directory cannot be written.
+    mappings; numbers that are not finite become null. `companions`: further files by name, which the manifest lists and
+    the zip leaves out. Raises InputError, and writes nothing, if the submission is not valid; StoreError if the
+    directory cannot be written.
     """
     if expected_ids is not None and sorted(expected_ids) == sorted(spectra.planet_ids):
         spectra = in_order(spectra, expected_ids)
     require_valid(spectra, expected_ids)
     wide = wide_csv(spectra).encode()
     contents = {WIDE_NAME: wide, LONG_NAME: long_csv(spectra).encode(), ZIP_NAME: deterministic_zip(WIDE_NAME, wide)}
+    contents |= companions or {}
     moment = generated_at or datetime.now(UTC)
     manifest = {
         **asdict(origin),

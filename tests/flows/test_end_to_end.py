@@ -34,6 +34,7 @@ RESULTS = (
     "calibration/data_quality.html",
     "metrics.json",
     "diagnostics/score_ledger.csv",
+    "submission/coverage_certificate.json",
 )
 
 
@@ -107,6 +108,23 @@ def test_the_ledger_adds_up_to_what_the_score_lacks(first: Finished) -> None:
         assert len(ledgers[name]["rows"]) == 1 + 2 + 283 + ledgers[name]["planets"]
     table = pd.read_csv(first.path / "diagnostics" / "score_ledger.csv")
     assert set(table["predictions"]) == {"out_of_fold", "test"}
+
+
+def test_the_certificate_goes_with_the_submission(first: Finished, simulated: SimulatedDataset) -> None:
+    certificate, manifest = first.json("submission/coverage_certificate.json"), first.json("submission/manifest.json")
+    for name in ("coverage_certificate.json", "coverage_certificate.md"):
+        assert manifest["sha256"][name] == file_digest(first.path / "submission" / name).removeprefix("sha256:")
+    observed = first.json("metrics.json")["out_of_fold"]["statistics"]
+    assert certificate["planets"] == len(simulated.train_ids) - 1
+    for level in certificate["levels"]:
+        assert len(level["bins"]) == 283
+        for name, found in level["instruments"].items():
+            assert found["observed"] == observed[name]["coverage"][f"{100 * level['level']:.0f}"]["observed"]
+    assert certificate["levels"][-1]["simultaneous"]["factor"] is None  # 9 planets promise no band of 95 %
+    comparison = certificate["exchangeability"]
+    assert (comparison["n_first"], comparison["n_second"]) == (9, 3)
+    assert comparison["least_p_value"] <= comparison["p_value"] <= 1
+    assert "too few planets" in (first.path / "submission" / "coverage_certificate.md").read_text(encoding="utf-8")
 
 
 def test_a_damaged_train_planet_is_set_aside_by_name(first: Finished, simulated: SimulatedDataset) -> None:

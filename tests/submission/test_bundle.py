@@ -107,3 +107,11 @@ def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="could not be written"):
         write_bundle(tmp_path / "file", spectra(), IDS, ORIGIN, {})
+
+
+def test_companions_are_listed_and_verified_but_not_zipped(tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path, spectra(), IDS, ORIGIN, {}, companions={"certificate.json": b"{}"})
+    assert manifest["sha256"]["certificate.json"] == hashlib.sha256(b"{}").hexdigest()
+    assert verify_bundle(tmp_path) == []
+    (tmp_path / "certificate.json").write_bytes(b"{ }")
+    assert verify_bundle(tmp_path) == ["certificate.json: changed since the manifest was written"]
