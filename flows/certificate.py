@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 import numpy as np
+import pandas as pd
 
 from flows.journal import finite_json
 from flows.predict import Prediction
@@ -27,6 +28,8 @@ DIFFERENT = 0.01
 """p-value below which train and test planets are said to differ."""
 
 STAR = tuple(field.name for field in fields(Star) if field.name != "planet_id")
+
+CURVES = tuple(f"{instrument.name} {name}" for instrument in INSTRUMENTS for name in QUANTITIES)
 
 WORDS = (
     "The coverage is that of train planets, each predicted and scaled by what was learned from others. That of test "
@@ -67,24 +70,24 @@ def _comparison(work: Workspace, train: Sequence[str], test: Sequence[str]) -> E
     """Train and test planets by star table and light curves; None with less than two planets in either split."""
     if min(len(train), len(test)) < 2:
         return None
-    columns = (*STAR, "visits", *(f"{i.name} {name}" for i in INSTRUMENTS for name in QUANTITIES))
     first, second = _observed(work, "train", train), _observed(work, "test", test)
-    return compare_populations(first, second, columns, seed=work.settings.runtime.seed)
+    return compare_populations(first, second, (*STAR, "visits", *CURVES), seed=work.settings.runtime.seed)
 
 
 def _observed(work: Workspace, split: Split, planets: Sequence[str]) -> Floats:
     """Star table, number of visits, and the numbers of the light curves, means over visits: (planets, columns)."""
-    curves: dict[str, list[list[float]]] = {planet: [] for planet in planets}
-    for s in work.statistics:
-        if s.split == split and s.planet_id in curves:
-            numbers = [float(s.summary[i.name][name]) for i in INSTRUMENTS for name in QUANTITIES]
-            curves[s.planet_id].append(numbers)
-    rows = []
-    for planet in planets:
-        star = work.dataset.star(split, planet)
-        visits = curves[planet]
-        rows.append([*(getattr(star, name) for name in STAR), len(visits), *np.mean(visits, axis=0)])
-    return np.array(rows, dtype=float)
+    curves = pd.DataFrame(
+        [
+            {"planet_id": s.planet_id, **{f"{name} {key}": float(numbers[key]) for key in QUANTITIES}}
+            for s in work.statistics
+            if s.split == split
+            for name, numbers in s.summary.items()
+        ]
+    )
+    numbers = curves.groupby("planet_id").mean().reindex(index=list(planets), columns=list(CURVES)).to_numpy(float)
+    visits = {planet: len(work.dataset.visits(split, planet)) for planet in planets}
+    stars = [work.dataset.star(split, planet) for planet in planets]
+    return np.hstack([[[*(getattr(s, name) for name in STAR), visits[s.planet_id]] for s in stars], numbers])
 
 
 def _page(

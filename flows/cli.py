@@ -100,13 +100,13 @@ def submit(
 @command(app, "calibrate-temp", keys=("uncertainty", "outputs"))
 def calibrate_temp(
     invocation: Invocation,
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Out-of-fold, CSV or Parquet.")],
+    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Out-of-fold table, or a run.")],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True spectra, in train.csv's format.")],
 ) -> None:
-    """Fit the scaling of sigma on out-of-fold predictions."""
+    """Fit the scaling of sigma on out-of-fold predictions, without training; of a run, also scale its predictions."""
 
     def fit(settings: Settings, run: RunDirectory) -> None:
-        from flows.score import calibrate_temperature
+        from flows.scaling import calibrate_temperature
 
         calibrate_temperature(predictions, truth, settings, run)
 

@@ -124,7 +124,7 @@ def _write(
     flags = {planet: words for planet, words in flags.items() if words}
     (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
     if spectra.covariance is not None:
-        _write_covariance(folder / COVARIANCE, spectra)
+        write_covariance(folder / COVARIANCE, spectra)
 
 
 def with_fallback(planets: Sequence[str], predictor: Predictor, predicted: Spectra | None) -> Spectra:
@@ -148,7 +148,7 @@ def with_fallback(planets: Sequence[str], predictor: Predictor, predicted: Spect
     return Spectra(tuple(planets), mean, sigma, covariance, tuple(flags))
 
 
-def _write_covariance(path: Path, spectra: Spectra) -> None:
+def write_covariance(path: Path, spectra: Spectra) -> None:
     """Float32 (planets, 283, 283), one checksummed chunk per planet."""
     import zarr
     from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec

@@ -35,6 +35,7 @@ from flows.network import (
 from flows.published import markdown, replace_tree, table
 from flows.recording import record_training
 from flows.run_directory import RunDirectory
+from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import FALLBACK, MODEL, NETWORK_USE, NETWORKS, SCALING, NetworkUse
 from flows.tables import spectra_frame
 from flows.workspace import Workspace, workspace
@@ -47,12 +48,13 @@ from spectramind.models.analytic import train_analytic
 from spectramind.provenance.digests import code_digest
 from spectramind.provenance.units import MANIFEST, unit_path
 from spectramind.types import Floats, Spectra
-from spectramind.uncertainty.scaling import cross_fit_sigma, fit_sigma_scaling
+from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
 
 if TYPE_CHECKING:
     from spectramind.models.network_planets import NetworkPlanets
 
 METRICS, OUT_OF_FOLD, FIGURE = "metrics.json", "out_of_fold.parquet", "out_of_fold.svg"
+UNSCALED = "out_of_fold_unscaled.parquet"
 """What a checkpoint tells beside what a prediction needs."""
 
 
@@ -92,7 +94,9 @@ def _train(work: Workspace) -> Training:
     replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
     for network in networks:
         shutil.copy(network.path / LAST, work.run.folder("checkpoints") / f"network_{network.name}_{LAST}")
-    work.run.add_metrics({"out_of_fold": metrics})
+    scaling = SigmaScaling.load(target / SCALING)
+    work.run.add_metrics({"out_of_fold": metrics, "sigma_scaling": scaling_log(scaling)})
+    work.console.print("\n".join(["Sigma scaling", *scaling_lines(scaling)]), highlight=False)
     training = replace(training, mlflow_run=record_training(work, training))
     table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
     markdown("checkpoint", f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`")
@@ -178,7 +182,7 @@ def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
     model.save(folder / MODEL)
     scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options, seed))
     fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options, seed).save(folder / SCALING)
-    _write_results(scaled, _metrics(scaled, held_out.sigma, labels), labels, folder)
+    _write_results(scaled, held_out.sigma, _metrics(scaled, held_out.sigma, labels), labels, folder)
 
 
 def _write_v50(
@@ -209,11 +213,15 @@ def _write_v50(
     table = violations_table(work, scaled, analytic.mean)
     table.to_parquet(folder / VIOLATIONS, index=False)
     metrics = {**_metrics(scaled, sigma, labels), **report, "violations": mean_penalties(table)}
-    _write_results(scaled, metrics, labels, folder)
+    _write_results(scaled, sigma, metrics, labels, folder)
 
 
-def _write_results(scaled: Spectra, metrics: dict[str, Any], labels: Floats, folder: Path) -> None:
+def _write_results(
+    scaled: Spectra, unscaled_sigma: Floats, metrics: dict[str, Any], labels: Floats, folder: Path
+) -> None:
     spectra_frame(scaled).to_parquet(folder / OUT_OF_FOLD, index=False)
+    unscaled = Spectra(scaled.planet_ids, scaled.mean, unscaled_sigma)
+    spectra_frame(unscaled).to_parquet(folder / UNSCALED, index=False)
     _write_json(folder / FALLBACK, {"mean": labels.mean(axis=0).tolist(), "sigma": labels.std(axis=0).tolist()})
     _write_json(folder / METRICS, finite_json(metrics))
     _draw(scaled, labels, folder / FIGURE)

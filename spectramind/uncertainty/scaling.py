@@ -41,9 +41,9 @@ Folds = list[NDArray[np.intp]]
 class GroupReport:
     """What was fitted for one group of bins (an instrument, or all).
 
-    `kept` stages; `temperature` and `exponent` as applied; `gains` of every stage tried: mean loss of held-out planets
-    before minus after, in nats per bin; `limited_fraction` of errors beyond the tail limit; `z_kurtosis` (excess)
-    before scaling.
+    `kept` stages; `temperature` and `exponent` as applied; `gains` of every stage tried: what held-out planets win by
+    it, in points of the official score with objective "score", in nats per bin with "nll"; `limited_fraction` of errors
+    beyond the tail limit; `z_kurtosis` (excess) before scaling.
     """
 
     kept: tuple[str, ...]
@@ -77,6 +77,12 @@ class SigmaScaling:
         # Powers first: exponent 1 and offset 0 return sigma to the last bit.
         scaled: Floats = np.maximum(sigma**self.exponent * np.exp(self.offset), self.floor)
         return scaled
+
+    def undo(self, sigma: Floats) -> Floats:
+        """The sigma (planets, bins) that `apply` turns into this one; where that is the floor, the largest such."""
+        self._require_bins(sigma.shape[-1])
+        unscaled: Floats = (sigma * np.exp(-self.offset)) ** (1.0 / self.exponent)
+        return unscaled
 
     def apply_covariance(self, covariance: Floats) -> Floats:
         """D C D (planets, bins, bins) with D = diag(sigma' / sigma): correlations stay, the diagonal is sigma'^2."""
@@ -154,11 +160,12 @@ def fit_sigma_scaling(
         sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit)
         chain, gains = _select(sample, _stages(options, sample.weight.shape), folds, options)
         offset[bins], exponent[bins] = chain.offset, chain.exponent
+        worth = _points_per_nat(weights[:, bins], n_bins) if options.objective == "score" else 1.0
         reports[name] = GroupReport(
             kept=chain.stages,
             temperature=chain.temperature,
             exponent=chain.exponent,
-            gains=gains,
+            gains={stage: worth * gain for stage, gain in gains.items()},
             limited_fraction=sample.limited_fraction,
             z_kurtosis=excess_kurtosis((truth[:, bins] - mean[:, bins]) / sigma[:, bins]),
         )
@@ -201,6 +208,11 @@ def _weights(truth: Floats, options: UncertaintyOptions) -> Floats:
         return np.ones_like(truth)
     weights: Floats = bin_weights(truth.shape[1]) / likelihood_span(truth, *reference_of(truth))
     return weights
+
+
+def _points_per_nat(weights: Floats, n_bins: int) -> float:
+    """Of the official score, for a group of bins that all lose one nat; `weights` are those of the group."""
+    return float(np.sum(np.mean(weights, axis=0)) / np.sum(bin_weights(n_bins)))
 
 
 def _floor(n_bins: int, options: UncertaintyOptions) -> Floats:

@@ -219,7 +219,7 @@ def test_the_truth_itself_scores_nearly_one(toy: Path, tmp_path: Path) -> None:
     )
     assert fitted.returncode == 0, fitted.stderr
     metrics = json.loads((tmp_path / "fit" / "metrics.json").read_text())
-    assert metrics["nll_after"] <= metrics["nll_before"]
+    assert metrics["after"]["nll"] <= metrics["before"]["nll"]
     assert (tmp_path / "fit" / "checkpoints" / "sigma_scaling.json").exists()
 
 

@@ -206,6 +206,34 @@ def test_an_unusable_test_planet_gets_the_flagged_fallback(
     np.testing.assert_allclose(table.loc[lost].to_numpy()[283:], labels.std(ddof=0).to_numpy(), rtol=1e-9)
 
 
+def test_sigma_is_scaled_anew_without_training(first: Finished, simulated: SimulatedDataset, tmp_path: Path) -> None:
+    from flows.scaling import calibrate_temperature
+    from flows.spectra_files import read_covariance, read_predictions
+    from spectramind.uncertainty.scaling import SigmaScaling
+
+    def again(name: str, *arguments: str) -> Path:
+        settings = configured(simulated.root, tmp_path / "store", tmp_path / name, *arguments)
+        with RunDirectory.create(settings, "calibrate-temp") as run:
+            calibrate_temperature(first.path, simulated.root / "train.csv", settings, run)
+        return tmp_path / name
+
+    before = read_predictions(first.path / "predictions" / "predictions.parquet")
+    same = read_predictions(again("same") / "predictions" / "predictions.parquet")
+    np.testing.assert_allclose(same.sigma, before.sigma, rtol=1e-12)
+    np.testing.assert_array_equal(same.mean, before.mean)
+    other = again("other", "uncertainty.min_planets=4", "uncertainty.min_gain=0")
+    scaling = SigmaScaling.load(other / "checkpoints" / "sigma_scaling.json")
+    scaled = read_predictions(other / "predictions" / "predictions.parquet")
+    np.testing.assert_allclose(scaled.sigma, scaling.apply(before.sigma), rtol=1e-12)  # nine planets left it as it was
+    covariance = read_covariance(other / "predictions" / "covariance.zarr", scaled.planet_ids)
+    np.testing.assert_allclose(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), scaled.sigma, rtol=1e-5)
+    metrics = json.loads((other / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["before"]["score"] == pytest.approx(
+        first.json("metrics.json")["out_of_fold"]["score_before_scaling"]
+    )
+    assert set(metrics["sigma_scaling"]["AIRS-CH0"]["gains"]) == {"temperature", "bins", "power"}
+
+
 class _Clock:
     """An hour passes with every look at it."""
 

@@ -129,6 +129,24 @@ def test_one_failed_planet_does_not_set_the_sigma_of_all() -> None:
     assert scaling.groups["AIRS-CH0"].z_kurtosis > 100
 
 
+def test_gains_are_points_of_the_score() -> None:
+    """Without outliers and with one stage the gain stated is that of the cross-fitted score, up to the other folds."""
+    mean, sigma, truth = drawn(200, 1.8, seed=11)
+    options = UncertaintyOptions(stage="instrument", tail_limit=1000.0)
+    gains = [group.gains["temperature"] for group in fit_sigma_scaling(mean, sigma, truth, options).groups.values()]
+    scores = [
+        score_parts(mean, sigmas, truth, *reference_of(truth)).unclipped
+        for sigmas in (sigma, cross_fit_sigma(mean, sigma, truth, options))
+    ]
+    assert sum(gains) == pytest.approx(scores[1] - scores[0], rel=0.02)
+
+
+@given(st.floats(0.6, 1.4), st.floats(-2, 2), st.lists(st.floats(1e-5, 1e-2), min_size=3, max_size=3))
+def test_undoing_returns_the_unscaled_sigma(exponent: float, offset: float, values: list[float]) -> None:
+    scaling = SigmaScaling(np.full(3, offset), np.full(3, exponent), np.zeros(3), 0, {})
+    assert scaling.undo(scaling.apply(np.array([values]))) == pytest.approx(np.array([values]), rel=1e-12)
+
+
 def test_few_planets_leave_sigma_alone() -> None:
     mean, sigma, truth = drawn(8, 3.0)
     assert np.array_equal(fit_sigma_scaling(mean, sigma, truth).apply(sigma), sigma)

@@ -1,0 +1,97 @@
+"""The sigma scaling by itself, without training: of a finished run, or of a file of out-of-fold predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from flows.predict import COVARIANCE, FALLBACK_FLAG, FLAGS, PREDICTIONS, write_covariance
+from flows.run_directory import RunDirectory, store_errors, write_atomically
+from flows.scaling_log import scaling_lines, scaling_log
+from flows.served_model import SCALING
+from flows.spectra_files import read_covariance, read_predictions, read_truth
+from flows.tables import spectra_frame
+from flows.train import UNSCALED
+from settings.tree import Settings
+from spectramind.errors import InputError
+from spectramind.metrics.score import reference_of, score_parts
+from spectramind.metrics.statistics import bin_statistics
+from spectramind.types import Floats, Spectra
+from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
+
+CHECKPOINT = Path("checkpoints", "best.ckpt")
+
+
+def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, run: RunDirectory) -> None:
+    """Fit the sigma scaling on out-of-fold predictions; write `sigma_scaling.json` and metrics to the run.
+
+    `predictions` is a table, or the directory of a finished run: then its test predictions, scaled anew, are written
+    to `predictions/`, too. `truth` has the true spectra of the train planets.
+    """
+    finished = predictions if predictions.is_dir() else None
+    spectra = read_predictions(predictions if finished is None else _part(finished / CHECKPOINT / UNSCALED))
+    depths = _depths(truth, spectra.planet_ids)
+    options, seed = settings.uncertainty, settings.runtime.seed
+    scaling = fit_sigma_scaling(spectra.mean, spectra.sigma, depths, options, seed)
+    honest = replace(spectra, sigma=cross_fit_sigma(spectra.mean, spectra.sigma, depths, options, seed))
+    path = run.folder("checkpoints") / SCALING
+    write_atomically(path, scaling.to_json())
+    before, after = _numbers(spectra, depths), _numbers(honest, depths)
+    run.add_metrics({"sigma_scaling": scaling_log(scaling), "before": before, "after": after})
+    console = Console()
+    for line in scaling_lines(scaling):
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"held-out planets ({len(depths)}), each scaled by what the others taught:")
+    for name in before:
+        console.print(f"  {name:<8}{before[name]:.4f} -> [bold]{after[name]:.4f}[/]", highlight=False)
+    console.print(f"written: {path}", soft_wrap=True)
+    if finished is not None:
+        console.print(f"written: {_rescale(finished, scaling, run)}", soft_wrap=True)
+
+
+def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
+    """Write the test predictions of a finished run, its own scaling undone and `scaling` applied. Planets that were
+    predicted by the fallback keep their sigma."""
+    source, target = finished / "predictions", run.folder("predictions")
+    spectra = read_predictions(_part(source / PREDICTIONS))
+    flags = json.loads(_part(source / FLAGS).read_text(encoding="utf-8"))
+    fallback = np.array([FALLBACK_FLAG in flags.get(planet, ()) for planet in spectra.planet_ids])[:, None]
+    old = SigmaScaling.load(_part(finished / CHECKPOINT / SCALING))
+    sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma)))
+    covariance = None
+    if (source / COVARIANCE).is_dir():
+        ratio = sigma / spectra.sigma
+        covariance = read_covariance(source / COVARIANCE, spectra.planet_ids) * ratio[:, :, None] * ratio[:, None, :]
+    rescaled = replace(spectra, sigma=sigma, covariance=covariance)
+    with store_errors(target):
+        spectra_frame(rescaled).to_parquet(target / PREDICTIONS, index=False)
+        write_atomically(target / FLAGS, json.dumps(flags, indent=1, sort_keys=True))
+        if covariance is not None:
+            write_covariance(target / COVARIANCE, rescaled)
+    return target / PREDICTIONS
+
+
+def _numbers(spectra: Spectra, depths: Floats) -> dict[str, float]:
+    found = bin_statistics(spectra.mean, spectra.sigma, depths)
+    score = score_parts(spectra.mean, spectra.sigma, depths, *reference_of(depths)).score
+    return {"score": score, "nll": found["nll"], "z std": found["z_std"]}
+
+
+def _depths(truth: Path, planet_ids: tuple[str, ...]) -> Floats:
+    listed, depths = read_truth(truth)
+    unknown = sorted(set(planet_ids) - set(listed))
+    if unknown:
+        raise InputError(truth, "the true spectra of all predicted planets", f"none of {unknown[0]}", "Name train.csv.")
+    row = {planet_id: index for index, planet_id in enumerate(listed)}
+    return depths[[row[planet_id] for planet_id in planet_ids]]
+
+
+def _part(path: Path) -> Path:
+    if not path.exists():
+        cure = "Name the directory of a run that has trained and predicted."
+        raise InputError(path, "a part of a finished run", "no such file", cure)
+    return path

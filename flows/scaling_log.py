@@ -1,0 +1,33 @@
+"""Which steps of the sigma scaling were kept, and what they gained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spectramind.uncertainty.scaling import SigmaScaling
+
+
+def scaling_log(scaling: SigmaScaling) -> dict[str, Any]:
+    """By group of bins: temperature, exponent, the steps kept, and what each step tried gained."""
+    return {
+        name: {
+            "temperature": group.temperature,
+            "exponent": group.exponent,
+            "kept": list(group.kept),
+            "gains": dict(group.gains),
+        }
+        for name, group in scaling.groups.items()
+    }
+
+
+def scaling_lines(scaling: SigmaScaling) -> list[str]:
+    """The same for the terminal, one line per step."""
+    lines = []
+    for name, group in scaling.groups.items():
+        lines.append(f"{name}: temperature [bold]{group.temperature:.3f}[/], exponent {group.exponent:.3f}")
+        for step, gain in group.gains.items():
+            verdict = "kept" if step in group.kept else "dropped"
+            lines.append(f"  {step:<12}{gain:+.5f} on held-out planets: {verdict}")
+        if not group.gains:
+            lines.append("  no step tried: sigma stays as it is")
+    return lines
