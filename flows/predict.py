@@ -15,13 +15,14 @@ from flows.batches import remembered_unit
 from flows.calibrate import Calibration, calibrate
 from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
+from flows.intervals import INTERVALS, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
 from flows.published import markdown, replace_tree
 from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
 from flows.spectra_files import read_predictions
 from flows.tables import predictions_table, spectra_frame
-from flows.train import Training, train_v50
+from flows.train import OUT_OF_FOLD, Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.errors import InputError
@@ -66,12 +67,15 @@ def _predict(work: Workspace) -> Prediction:
     identity = _identity(planets, fits, training, doubts)
     target = unit_path(work.layout.predictions, identity)
 
+    fallback = tuple(planet for planet in planets if planet not in fits.digests)
+
     def write(folder: Path) -> None:
         _write(work, planets, fits, training, doubts, calibration, folder)
+        held_out, predicted = (read_predictions(p) for p in (training.path / OUT_OF_FOLD, folder / PREDICTIONS))
+        write_intervals(folder / INTERVALS, held_out, work.labels(held_out.planet_ids), predicted, fallback)
 
     digest = remembered_unit(work, "predict", target, identity, write)
     spectra = read_predictions(target / PREDICTIONS)
-    fallback = tuple(planet for planet in planets if planet not in fits.digests)
     judge(work, "predictions", predictions_table(spectra, fallback))
     publish_data_quality(work)
     replace_tree(target, work.run.folder("predictions"))
@@ -95,7 +99,7 @@ def _identity(
         "settings": {"planets": list(planets)},
         "code": code_digest(
             *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
-            *("flows.predict", "flows.served_model", "flows.network"),
+            *("flows.predict", "flows.served_model", "flows.network", "flows.intervals"),
         ),
     }
 

@@ -29,6 +29,7 @@ RESULTS = (
     "submission/submission_long.csv",
     "submission/submission.zip",
     "predictions/predictions.parquet",
+    "predictions/intervals.parquet",
     "checkpoints/best.ckpt/model/model.safetensors",
     "calibration/data_quality.json",
     "calibration/data_quality.html",
@@ -108,6 +109,29 @@ def test_the_ledger_adds_up_to_what_the_score_lacks(first: Finished) -> None:
         assert len(ledgers[name]["rows"]) == 1 + 2 + 283 + ledgers[name]["planets"]
     table = pd.read_csv(first.path / "diagnostics" / "score_ledger.csv")
     assert set(table["predictions"]) == {"out_of_fold", "test"}
+
+
+def test_the_covariance_is_that_of_the_submitted_sigmas(first: Finished) -> None:
+    from flows.spectra_files import read_covariance, read_predictions
+
+    submitted = read_predictions(first.path / "submission" / "submission.csv")
+    covariance = read_covariance(first.path / "predictions" / "covariance.zarr", submitted.planet_ids)
+    np.testing.assert_allclose(np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)), submitted.sigma, rtol=1e-6)
+    correlation = covariance / (submitted.sigma[:, :, None] * submitted.sigma[:, None, :])
+    assert np.linalg.eigvalsh(correlation).min() > -1e-4  # float32
+
+
+def test_intervals_go_with_the_predictions(first: Finished, simulated: SimulatedDataset) -> None:
+    table = pd.read_parquet(first.path / "predictions" / "intervals.parquet")
+    assert len(table) == 4 * len(simulated.test_ids) * 283
+    wide = pd.read_parquet(first.path / "predictions" / "predictions.parquet").set_index("planet_id")
+    planet, factors = simulated.test_ids[1], first.json("submission/coverage_certificate.json")["levels"]
+    rows = table[(table["planet_id"] == planet) & (table["level"] == 0.8)].set_index("wl")
+    mean, sigma = wide.loc[planet].to_numpy()[:283], wide.loc[planet].to_numpy()[283:]
+    np.testing.assert_allclose(rows["low"] + rows["high"], 2 * mean, rtol=1e-9)
+    np.testing.assert_allclose(rows["band_high"], mean + factors[1]["simultaneous"]["factor"] * sigma, rtol=1e-9)
+    assert (rows["band_low"] <= rows["low"]).all()
+    assert np.isinf(table.loc[table["level"] == 0.95, ["low", "high"]]).all(axis=None)  # nine planets are too few
 
 
 def test_the_certificate_goes_with_the_submission(first: Finished, simulated: SimulatedDataset) -> None:
@@ -197,6 +221,7 @@ def test_an_unusable_test_planet_gets_the_flagged_fallback(
     (root / "test" / lost / "AIRS-CH0_calibration_0" / "dark.parquet").unlink()
     finished = whole_run(root, store, tmp_path / "run")
     assert finished.json("predictions/flags.json")[lost] == ["fallback"]
+    assert lost not in set(pd.read_parquet(finished.path / "predictions" / "intervals.parquet")["planet_id"])
     table = pd.read_csv(finished.path / "submission" / "submission.csv", dtype={"planet_id": str}).set_index(
         "planet_id"
     )
