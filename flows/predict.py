@@ -22,13 +22,14 @@ from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
 from flows.spectra_files import read_predictions
 from flows.tables import predictions_table, spectra_frame
-from flows.train import OUT_OF_FOLD, Training, train_v50
+from flows.train import EVIDENCE, OUT_OF_FOLD, Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.errors import InputError
 from spectramind.provenance.digests import code_digest, digest_json
 from spectramind.provenance.units import unit_path
 from spectramind.types import Spectra
+from spectramind.uncertainty.evidence import evidence_of
 
 PREDICTIONS, COVARIANCE, FLAGS = "predictions.parquet", "covariance.zarr", "flags.json"
 
@@ -124,6 +125,8 @@ def _write(
             violations_table(work, predicted, posterior.mean).to_parquet(folder / VIOLATIONS, index=False)
     spectra = with_fallback(planets, predictor, predicted)
     spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
+    summaries = fits.summaries()
+    np.save(folder / EVIDENCE, evidence_of([summaries.get(planet, {}) for planet in planets]))
     flags = {planet: [*words, *doubts.get(planet, ())] for planet, words in zip(planets, spectra.flags, strict=True)}
     flags = {planet: words for planet, words in flags.items() if words}
     (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")

@@ -15,7 +15,7 @@ from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import SCALING
 from flows.spectra_files import read_covariance, read_predictions, read_truth
 from flows.tables import spectra_frame
-from flows.train import UNSCALED
+from flows.train import EVIDENCE, UNSCALED
 from settings.tree import Settings
 from spectramind.errors import InputError
 from spectramind.metrics.score import reference_of, score_parts
@@ -30,14 +30,16 @@ def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, ru
     """Fit the sigma scaling on out-of-fold predictions; write `sigma_scaling.json` and metrics to the run.
 
     `predictions` is a table, or the directory of a finished run: then its test predictions, scaled anew, are written
-    to `predictions/`, too. `truth` has the true spectra of the train planets.
+    to `predictions/`, too. A table comes without evidence, so that this stage is not tried. `truth` has the true
+    spectra of the train planets.
     """
     finished = predictions if predictions.is_dir() else None
     spectra = read_predictions(predictions if finished is None else _part(finished / CHECKPOINT / UNSCALED))
     depths = _depths(truth, spectra.planet_ids)
-    options, seed = settings.uncertainty, settings.runtime.seed
-    scaling = fit_sigma_scaling(spectra.mean, spectra.sigma, depths, options, seed)
-    honest = replace(spectra, sigma=cross_fit_sigma(spectra.mean, spectra.sigma, depths, options, seed))
+    evidence = None if finished is None else _evidence(finished / CHECKPOINT)
+    unscaled = spectra.mean, spectra.sigma, depths, settings.uncertainty, settings.runtime.seed, evidence
+    scaling = fit_sigma_scaling(*unscaled)
+    honest = replace(spectra, sigma=cross_fit_sigma(*unscaled))
     path = run.folder("checkpoints") / SCALING
     write_atomically(path, scaling.to_json())
     before, after = _numbers(spectra, depths), _numbers(honest, depths)
@@ -61,7 +63,8 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     flags = json.loads(_part(source / FLAGS).read_text(encoding="utf-8"))
     fallback = np.array([FALLBACK_FLAG in flags.get(planet, ()) for planet in spectra.planet_ids])[:, None]
     old = SigmaScaling.load(_part(finished / CHECKPOINT / SCALING))
-    sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma)))
+    evidence = _evidence(source)
+    sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma, evidence), evidence))
     covariance = None
     if (source / COVARIANCE).is_dir():
         ratio = sigma / spectra.sigma
@@ -70,9 +73,15 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     with store_errors(target):
         spectra_frame(rescaled).to_parquet(target / PREDICTIONS, index=False)
         write_atomically(target / FLAGS, json.dumps(flags, indent=1, sort_keys=True))
+        np.save(target / EVIDENCE, evidence)
         if covariance is not None:
             write_covariance(target / COVARIANCE, rescaled)
     return target / PREDICTIONS
+
+
+def _evidence(folder: Path) -> Floats:
+    evidence: Floats = np.load(_part(folder / EVIDENCE), allow_pickle=False)
+    return evidence
 
 
 def _numbers(spectra: Spectra, depths: Floats) -> dict[str, float]:

@@ -18,6 +18,7 @@ from spectramind.models.analytic import AnalyticModel
 from spectramind.submission.table import wide_header
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import Floats, LightCurve, Spectra, Star
+from spectramind.uncertainty.evidence import evidence_of
 from spectramind.uncertainty.scaling import SigmaScaling
 
 if TYPE_CHECKING:
@@ -100,9 +101,10 @@ class Predictor:
             if covariance is not None:
                 ratio = sigma / posterior.sigma
                 covariance = covariance * (ratio[:, :, None] * ratio[:, None, :])
+        evidence = evidence_of([fit.summary for fit in fits])
         if covariance is not None:
-            covariance = self.scaling.apply_covariance(covariance)
-        return Spectra(posterior.planet_ids, mean, self.scaling.apply(sigma), covariance, posterior.flags)
+            covariance = self.scaling.apply_covariance(covariance, evidence)
+        return Spectra(posterior.planet_ids, mean, self.scaling.apply(sigma, evidence), covariance, posterior.flags)
 
     @property
     def inputs(self) -> dict[str, str]:

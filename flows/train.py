@@ -48,13 +48,14 @@ from spectramind.models.analytic import train_analytic
 from spectramind.provenance.digests import code_digest
 from spectramind.provenance.units import MANIFEST, unit_path
 from spectramind.types import Floats, Spectra
+from spectramind.uncertainty.evidence import evidence_of
 from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
 
 if TYPE_CHECKING:
     from spectramind.models.network_planets import NetworkPlanets
 
 METRICS, OUT_OF_FOLD, FIGURE = "metrics.json", "out_of_fold.parquet", "out_of_fold.svg"
-UNSCALED = "out_of_fold_unscaled.parquet"
+UNSCALED, EVIDENCE = "out_of_fold_unscaled.parquet", "evidence.npy"
 """What a checkpoint tells beside what a prediction needs."""
 
 
@@ -113,7 +114,9 @@ def _v50(
     posterior = analytic_posterior(work, fits, labels)
     curves = fgs1_curves(calibration, "train", fits.planets)
     directions = work.settings.model.network.heads.mu.directions
-    planets = network_planets(*fits.load(), posterior.spectra, curves, directions)
+    loaded, stars = fits.load()
+    planets = network_planets(loaded, stars, posterior.spectra, curves, directions)
+    evidence = evidence_of([fit.summary for fit in loaded])
     networks = tuple(fold_networks(work, fits, posterior, planets, labels))
     identity = {
         "kind": "V50 predictor",
@@ -130,7 +133,7 @@ def _v50(
     target = unit_path(work.layout.models, identity)
 
     def write(folder: Path) -> None:
-        _write_v50(work, posterior, networks, planets, labels, folder)
+        _write_v50(work, posterior, networks, planets, labels, evidence, folder)
 
     return target, remembered_unit(work, "train", target, identity, write), networks
 
@@ -175,14 +178,17 @@ def _code(*more: str) -> str:
 def _write(work: Workspace, fits: Fits, labels: Floats, folder: Path) -> None:
     """Everything that a prediction needs, and how well held-out planets are predicted."""
     settings, options, seed = work.settings, work.settings.uncertainty, work.settings.runtime.seed
+    loaded, stars = fits.load()
+    evidence = evidence_of([fit.summary for fit in loaded])
     model, held_out = train_analytic(
-        *fits.load(), labels, work.dataset.wavelengths_um, settings.model.analytic, settings.transit, seed
+        loaded, stars, labels, work.dataset.wavelengths_um, settings.model.analytic, settings.transit, seed
     )
     (folder / MODEL).mkdir()
     model.save(folder / MODEL)
-    scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(held_out.mean, held_out.sigma, labels, options, seed))
-    fit_sigma_scaling(held_out.mean, held_out.sigma, labels, options, seed).save(folder / SCALING)
-    _write_results(scaled, held_out.sigma, _metrics(scaled, held_out.sigma, labels), labels, folder)
+    unscaled = held_out.mean, held_out.sigma, labels, options, seed, evidence
+    scaled = Spectra(fits.planets, held_out.mean, cross_fit_sigma(*unscaled))
+    fit_sigma_scaling(*unscaled).save(folder / SCALING)
+    _write_results(scaled, held_out.sigma, evidence, _metrics(scaled, held_out.sigma, labels), labels, folder)
 
 
 def _write_v50(
@@ -191,6 +197,7 @@ def _write_v50(
     networks: Sequence[FoldNetwork],
     planets: NetworkPlanets,
     labels: Floats,
+    evidence: Floats,
     folder: Path,
 ) -> None:
     """The same with the networks, and the weight that held-out planets give them."""
@@ -208,20 +215,27 @@ def _write_v50(
         shutil.copytree(network.path, folder / NETWORKS / network.name, ignore=unneeded)
     use = NetworkUse(weight, work.settings.train.batch.eval, work.settings.train.mc_dropout_passes, seed)
     _write_json(folder / NETWORK_USE, asdict(use))
-    scaled = Spectra(analytic.planet_ids, mean, cross_fit_sigma(mean, sigma, labels, options, seed))
-    fit_sigma_scaling(mean, sigma, labels, options, seed).save(folder / SCALING)
+    unscaled = mean, sigma, labels, options, seed, evidence
+    scaled = Spectra(analytic.planet_ids, mean, cross_fit_sigma(*unscaled))
+    fit_sigma_scaling(*unscaled).save(folder / SCALING)
     table = violations_table(work, scaled, analytic.mean)
     table.to_parquet(folder / VIOLATIONS, index=False)
     metrics = {**_metrics(scaled, sigma, labels), **report, "violations": mean_penalties(table)}
-    _write_results(scaled, sigma, metrics, labels, folder)
+    _write_results(scaled, sigma, evidence, metrics, labels, folder)
 
 
 def _write_results(
-    scaled: Spectra, unscaled_sigma: Floats, metrics: dict[str, Any], labels: Floats, folder: Path
+    scaled: Spectra,
+    unscaled_sigma: Floats,
+    evidence: Floats,
+    metrics: dict[str, Any],
+    labels: Floats,
+    folder: Path,
 ) -> None:
     spectra_frame(scaled).to_parquet(folder / OUT_OF_FOLD, index=False)
     unscaled = Spectra(scaled.planet_ids, scaled.mean, unscaled_sigma)
     spectra_frame(unscaled).to_parquet(folder / UNSCALED, index=False)
+    np.save(folder / EVIDENCE, evidence)
     _write_json(folder / FALLBACK, {"mean": labels.mean(axis=0).tolist(), "sigma": labels.std(axis=0).tolist()})
     _write_json(folder / METRICS, finite_json(metrics))
     _draw(scaled, labels, folder / FIGURE)

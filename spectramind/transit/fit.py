@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.joint import Gaussian, SpectrumLikelihood, joint_likelihood, solve
@@ -31,6 +32,10 @@ FEWEST_SHARING = 3.0
 """Effective number of bins below which a pattern is those bins' own affair."""
 GROSS_SIGMA = 12.0
 SMALLEST_DEPTH = 1e-5
+RESIDUAL_TESTS = ("scatter", "half_difference", "transit_residual")
+"""Names in the summary of what the white residuals say, see `_residual_tests`."""
+FEWEST_SAMPLES = 4
+"""Of each part of the light curve that is compared."""
 SMALLEST_SHARE = 0.02
 """A transit or a baseline that fills less of the window than this carries no depth."""
 
@@ -91,7 +96,7 @@ def fit_planet(visits: Sequence[CalibratedVisit], star: Star, options: TransitOp
         for cs, rs in zip(curves, residuals, strict=True)
     ]
     point, likelihoods, residuals, _ = _climb(curves, star, layout, knowledge, point, options.iterations)
-    summary = _summary(curves, residuals, point, layout)
+    summary = _summary(curves, residuals, point, layout, star)
     flags = _flags(curves, star, point, layout)
     return PlanetFit(star.planet_id, layout, joint_likelihood(likelihoods, layout), point, summary, flags)
 
@@ -253,7 +258,9 @@ def _smooth_noise_scale(z: Floats) -> Floats:
     return smooth
 
 
-def _summary(curves: list[list[LogCurves]], residuals: Residuals, point: Floats, layout: Layout) -> dict[str, float]:
+def _summary(
+    curves: list[list[LogCurves]], residuals: Residuals, point: Floats, layout: Layout, star: Star
+) -> dict[str, float]:
     summary = {
         "depth_fgs1": float(point[0]),
         "depth_airs": float(point[1:N_WAVELENGTHS].mean()),
@@ -268,7 +275,33 @@ def _summary(curves: list[list[LogCurves]], residuals: Residuals, point: Floats,
             used = c.weight > 0
             summary[f"chi2_{c.instrument}_{position}"] = c.misfit(r) / max(int(used.sum()), 1)
             summary[f"rejected_{c.instrument}_{position}"] = float(1 - used.mean())
+            in_transit = covered(c, star, _local(point, layout, c, position))
+            for name, value in zip(RESIDUAL_TESTS, _residual_tests(c, r, in_transit, point[first]), strict=True):
+                summary[f"{name}_{c.instrument}_{position}"] = value
     return summary
+
+
+def _residual_tests(
+    curves: LogCurves, residual: Floats, in_transit: NDArray[np.bool_], mid_time_h: float
+) -> tuple[float, float, float]:
+    """Of the white residuals: their scatter out of transit over that of independent noise; how much the first half of
+    the transit differs from the second, and the transit from the rest, in standard errors by that scatter. The last
+    is zero for one visit, whose depth is free, and shows the difference of several, whose depth is one. NaN where
+    there are too few samples."""
+    total = curves.weight.sum(axis=1)
+    usable = total > 0
+    white = (curves.weight * residual).sum(axis=1)[usable] / total[usable]
+    inside, hours = in_transit[usable], curves.hours[usable]
+    parts = inside & (hours < mid_time_h), inside & (hours >= mid_time_h)
+    if (~inside).sum() < FEWEST_SAMPLES or min(part.sum() for part in parts) < FEWEST_SAMPLES:
+        return math.nan, math.nan, math.nan
+    scatter = max(float(np.std(white[~inside])), np.finfo(float).tiny)
+
+    def difference(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+        return float((white[a].mean() - white[b].mean()) / (scatter * math.sqrt(1 / a.sum() + 1 / b.sum())))
+
+    expected = math.sqrt(float(np.mean(1.0 / total[usable][~inside])))
+    return scatter / expected, difference(*parts), difference(inside, ~inside)
 
 
 def _flags(curves: list[list[LogCurves]], star: Star, point: Floats, layout: Layout) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from spectramind.options import option
 
-Stage = Literal["none", "global", "instrument", "bins", "power"]
+Stage = Literal["none", "global", "instrument", "bins", "power", "evidence"]
 Objective = Literal["score", "nll"]
 
 
@@ -18,7 +18,8 @@ class UncertaintyOptions:
     stage: Stage = option(
         "power",
         "Furthest correction of sigma to try: none, one global temperature, one temperature per instrument, then a "
-        "factor per bin, then a power law in sigma. A stage is kept only if it lowers the loss of held-out planets.",
+        "factor per bin, then a power law in sigma, then a factor per planet by the scatter of its light curves and "
+        "the difference of its half transits and visits. A stage is kept only if held-out planets lose less by it.",
     )
     objective: Objective = option(
         "score", "What the fit optimises: the official score, or the plain negative log likelihood of each bin."
@@ -43,5 +44,11 @@ class UncertaintyOptions:
     )
     max_factor: float = option(20.0, "Largest factor, up or down, of any one stage.", gt=1.0, le=1000.0)
     max_exponent_change: float = option(0.5, "Largest change of the exponent of sigma from 1.", ge=0.0, lt=1.0)
+    evidence_scatter: float = option(
+        0.3,
+        "Expected size, in ln(sigma), of what a unit of a planet's evidence changes: smaller believes it less.",
+        gt=0.0,
+        le=10.0,
+    )
     floor_fgs1: float = option(1e-6, "Smallest sigma of the FGS1 depth after scaling.", ge=0.0, le=1e-6)
     floor_airs: float = option(1e-5, "Smallest sigma of an AIRS depth after scaling.", ge=0.0, le=1e-5)

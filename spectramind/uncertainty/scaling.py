@@ -5,6 +5,7 @@ Fitted on out-of-fold predictions, each instrument by itself, in stages, each on
     instrument   sigma1 = T sigma                 T^2 = weighted mean of z^2, the exact optimum
     bins         sigma2 = f_b sigma1              per-bin T, shrunk towards a curve smooth along wavelength
     power        sigma3 = e^a sigma2^c            c by one-dimensional search, a in closed form
+    evidence     sigma4 = e^(b + x g) sigma3      x: a planet's own light curves (`evidence`), g shrunk towards zero
 
 `stage="global"` is the single temperature for both instruments. Temperature acts on the standard deviation alone, the
 mean stays. With objective "score" planet and bin weigh the instrument's weight over L_ideal - L_ref, so that the
@@ -56,39 +57,44 @@ class GroupReport:
 
 @dataclass(frozen=True)
 class SigmaScaling:
-    """sigma' = max(floor, e^offset sigma^exponent), with `offset`, `exponent`, `floor` (bins,)."""
+    """sigma' = max(floor, e^(offset + evidence . response) sigma^exponent), with `offset`, `exponent`, `floor` (bins,)
+    and `response` (numbers, bins) to the evidence of the bin's instrument; no rows: the evidence does not matter."""
 
     offset: Floats
     exponent: Floats
     floor: Floats
     n_planets: int
     groups: Mapping[str, GroupReport]
+    response: Floats | None = None
 
     @classmethod
     def identity(cls, n_bins: int) -> SigmaScaling:
         """Changes nothing."""
         return cls(np.zeros(n_bins), np.ones(n_bins), np.zeros(n_bins), 0, {})
 
-    def apply(self, sigma: Floats) -> Floats:
-        """Scaled sigma (planets, bins). Raises InputError unless sigma is positive and finite with as many bins."""
+    def apply(self, sigma: Floats, evidence: Floats | None = None) -> Floats:
+        """Scaled sigma (planets, bins); `evidence` (instruments, planets, numbers) of the same planets.
+
+        Raises InputError unless sigma is positive and finite with as many bins, and if evidence is wanted and missing.
+        """
         self._require_bins(sigma.shape[-1])
         if not np.all(np.isfinite(sigma) & (sigma > 0)):
             raise InputError("sigma to be scaled", "positive finite numbers", "others", "Check the predictor's output.")
         # Powers first: exponent 1 and offset 0 return sigma to the last bit.
-        scaled: Floats = np.maximum(sigma**self.exponent * np.exp(self.offset), self.floor)
+        scaled: Floats = np.maximum(sigma**self.exponent * np.exp(self._shift(sigma, evidence)), self.floor)
         return scaled
 
-    def undo(self, sigma: Floats) -> Floats:
+    def undo(self, sigma: Floats, evidence: Floats | None = None) -> Floats:
         """The sigma (planets, bins) that `apply` turns into this one; where that is the floor, the largest such."""
         self._require_bins(sigma.shape[-1])
-        unscaled: Floats = (sigma * np.exp(-self.offset)) ** (1.0 / self.exponent)
+        unscaled: Floats = (sigma * np.exp(-self._shift(sigma, evidence))) ** (1.0 / self.exponent)
         return unscaled
 
-    def apply_covariance(self, covariance: Floats) -> Floats:
+    def apply_covariance(self, covariance: Floats, evidence: Floats | None = None) -> Floats:
         """D C D (planets, bins, bins) with D = diag(sigma' / sigma): correlations stay, the diagonal is sigma'^2."""
         self._require_bins(covariance.shape[-1])
         sigma = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-        ratio = self.apply(sigma) / sigma
+        ratio = self.apply(sigma, evidence) / sigma
         scaled: Floats = covariance * (ratio[..., :, None] * ratio[..., None, :])
         return scaled
 
@@ -99,6 +105,7 @@ class SigmaScaling:
             "exponent": self.exponent.tolist(),
             "floor": self.floor.tolist(),
             "n_planets": self.n_planets,
+            "response": None if self.response is None else self.response.tolist(),
             "groups": {name: asdict(group) for name, group in self.groups.items()},
         }
         return json.dumps(record, indent=1, allow_nan=False)
@@ -112,7 +119,8 @@ class SigmaScaling:
                 name: GroupReport(**{**group, "kept": tuple(group["kept"])}) for name, group in record["groups"].items()
             }
             offset, exponent, floor = (np.array(record[key], dtype=float) for key in ("offset", "exponent", "floor"))
-            scaling = cls(offset, exponent, floor, int(record["n_planets"]), groups)
+            response = None if record["response"] is None else np.array(record["response"], dtype=float)
+            scaling = cls(offset, exponent, floor, int(record["n_planets"]), groups, response)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _bad_record(str(error)) from error
         if not (offset.ndim == 1 and offset.shape == exponent.shape == floor.shape):
@@ -125,6 +133,19 @@ class SigmaScaling:
     @classmethod
     def load(cls, path: Path) -> SigmaScaling:
         return cls.from_json(path.read_text(encoding="utf-8"))
+
+    def _shift(self, sigma: Floats, evidence: Floats | None) -> Floats:
+        """ln of the factor, of (bins,) or (planets, bins)."""
+        if self.response is None:
+            return self.offset
+        expected = f"evidence of {len(sigma)} planets, {len(self.response)} numbers of each instrument"
+        if evidence is None or evidence.shape != (len(INSTRUMENTS), len(sigma), len(self.response)):
+            found = "none" if evidence is None else f"shape {evidence.shape}"
+            raise InputError("sigma scaling", expected, found, "Give the evidence of the planets' fits.")
+        shift = np.tile(self.offset, (len(sigma), 1))
+        for instrument, numbers in zip(INSTRUMENTS, evidence, strict=True):
+            shift[:, instrument.spectral_slice] += numbers @ self.response[:, instrument.spectral_slice]
+        return shift
 
     def _require_bins(self, n_bins: int) -> None:
         if n_bins != self.offset.size:
@@ -141,9 +162,16 @@ def _bad_record(found: str) -> InputError:
 
 
 def fit_sigma_scaling(
-    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None, seed: int = 0
+    mean: Floats,
+    sigma: Floats,
+    truth: Floats,
+    options: UncertaintyOptions | None = None,
+    seed: int = 0,
+    evidence: Floats | None = None,
 ) -> SigmaScaling:
     """Scaling fitted on out-of-fold `mean`, `sigma` and `truth` (planets, bins), planets assigned to folds by `seed`.
+
+    `evidence` (instruments, planets, numbers): see `evidence.evidence_of`; without it that stage is not tried.
 
     The score's reference is the mean and standard deviation of `truth`. Raises InputError on arrays that cannot be
     scored and on sigmas of zero.
@@ -155,10 +183,14 @@ def fit_sigma_scaling(
     n_planets, n_bins = truth.shape
     weights = _weights(truth, options)
     offset, exponent, reports = np.zeros(n_bins), np.ones(n_bins), {}
+    response = None if evidence is None else np.zeros((evidence.shape[2], n_bins))
     folds = _folds(n_planets, options.folds, seed)
     for name, bins in _groups(options).items():
-        sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit)
-        chain, gains = _select(sample, _stages(options, sample.weight.shape), folds, options)
+        own = None if evidence is None or name not in _INSTRUMENT else evidence[_INSTRUMENT[name]]
+        sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit, own)
+        chain, gains = _select(sample, _stages(options, sample), folds, options)
+        if response is not None and chain.response is not None:
+            response[:, bins] = chain.response[:, None]
         offset[bins], exponent[bins] = chain.offset, chain.exponent
         worth = _points_per_nat(weights[:, bins], n_bins) if options.objective == "score" else 1.0
         reports[name] = GroupReport(
@@ -169,11 +201,17 @@ def fit_sigma_scaling(
             limited_fraction=sample.limited_fraction,
             z_kurtosis=excess_kurtosis((truth[:, bins] - mean[:, bins]) / sigma[:, bins]),
         )
-    return SigmaScaling(offset, exponent, _floor(n_bins, options), n_planets, reports)
+    response = response if response is not None and np.any(response) else None
+    return SigmaScaling(offset, exponent, _floor(n_bins, options), n_planets, reports, response)
 
 
 def cross_fit_sigma(
-    mean: Floats, sigma: Floats, truth: Floats, options: UncertaintyOptions | None = None, seed: int = 0
+    mean: Floats,
+    sigma: Floats,
+    truth: Floats,
+    options: UncertaintyOptions | None = None,
+    seed: int = 0,
+    evidence: Floats | None = None,
 ) -> Floats:
     """Scaled sigma (planets, bins) where each planet's scaling, choice of stages included, was fitted without it.
 
@@ -184,7 +222,9 @@ def cross_fit_sigma(
     scaled = np.empty_like(sigma)
     for fold in _folds(len(truth), options.folds, seed + 1):
         rest = np.setdiff1d(np.arange(len(truth)), fold)
-        scaled[fold] = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options, seed).apply(sigma[fold])
+        known, own = (None, None) if evidence is None else (evidence[:, rest], evidence[:, fold])
+        scaling = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options, seed, known)
+        scaled[fold] = scaling.apply(sigma[fold], own)
     return scaled
 
 
@@ -194,13 +234,14 @@ def _groups(options: UncertaintyOptions) -> dict[str, slice]:
     return {instrument.name: instrument.spectral_slice for instrument in INSTRUMENTS}
 
 
-def _stages(options: UncertaintyOptions, shape: tuple[int, ...]) -> tuple[str, ...]:
-    n_planets, n_bins = shape
+def _stages(options: UncertaintyOptions, sample: _Sample) -> tuple[str, ...]:
+    n_planets, n_bins = sample.weight.shape
     if n_planets < options.min_planets:
         return ()
-    furthest = {"none": 0, "global": 1, "instrument": 1, "bins": 2, "power": 3}[options.stage]
-    stages = ("temperature", "bins", "power")[:furthest]
-    return tuple(stage for stage in stages if stage != "bins" or n_bins > 1)
+    furthest = {"none": 0, "global": 1, "instrument": 1, "bins": 2, "power": 3, "evidence": 4}[options.stage]
+    stages = ("temperature", "bins", "power", "evidence")[:furthest]
+    absent = {"bins": n_bins == 1, "evidence": sample.evidence is None}
+    return tuple(stage for stage in stages if not absent.get(stage, False))
 
 
 def _weights(truth: Floats, options: UncertaintyOptions) -> Floats:
@@ -228,44 +269,55 @@ def _folds(n_planets: int, folds: int, seed: int) -> Folds:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Errors of one group of bins: `log_sigma`, `error2` (squared, tails limited), `weight` (of mean 1)."""
+    """Errors of one group of bins: `log_sigma`, `error2` (squared, tails limited), `weight` (of mean 1), and the
+    `evidence` (planets, numbers)."""
 
     log_sigma: Floats
     error2: Floats
     weight: Floats
+    evidence: Floats | None
     limited_fraction: float = 0.0
 
     @classmethod
-    def of(cls, mean: Floats, sigma: Floats, truth: Floats, weight: Floats, tail_limit: float) -> _Sample:
+    def of(
+        cls, mean: Floats, sigma: Floats, truth: Floats, weight: Floats, tail_limit: float, evidence: Floats | None
+    ) -> _Sample:
         z2 = ((truth - mean) / sigma) ** 2
         limit = tail_limit**2 * float(np.median(z2)) / 0.4549364  # median of a squared standard normal variable
         limited = np.minimum(z2, limit)
-        return cls(np.log(sigma), limited * sigma**2, weight / np.mean(weight), float(np.mean(z2 > limit)))
+        share = float(np.mean(z2 > limit))
+        return cls(np.log(sigma), limited * sigma**2, weight / np.mean(weight), evidence, share)
 
     def take(self, rows: NDArray[np.intp]) -> _Sample:
-        return _Sample(self.log_sigma[rows], self.error2[rows], self.weight[rows])
+        evidence = None if self.evidence is None else self.evidence[rows]
+        return _Sample(self.log_sigma[rows], self.error2[rows], self.weight[rows], evidence)
 
     def z2(self, chain: _Chain) -> Floats:
-        z2: Floats = self.error2 * np.exp(-2.0 * chain.log_sigma(self.log_sigma))
+        z2: Floats = self.error2 * np.exp(-2.0 * chain.log_sigma(self))
         return z2
 
     def loss(self, chain: _Chain) -> Floats:
         """Contribution of each planet (planets,) to the objective, in nats per bin."""
-        loss: Floats = np.mean(self.weight * (chain.log_sigma(self.log_sigma) + 0.5 * self.z2(chain)), axis=1)
+        loss: Floats = np.mean(self.weight * (chain.log_sigma(self) + 0.5 * self.z2(chain)), axis=1)
         return loss
 
 
 @dataclass(frozen=True)
 class _Chain:
-    """ln sigma' = offset + exponent ln sigma: the stages fitted so far."""
+    """ln sigma' = offset + exponent ln sigma + evidence . response: the stages fitted so far."""
 
     offset: Floats
     exponent: float = 1.0
     temperature: float = 1.0
+    response: Floats | None = None
     stages: tuple[str, ...] = ()
 
-    def log_sigma(self, log_sigma: Floats) -> Floats:
-        return self.offset + self.exponent * log_sigma
+    def log_sigma(self, sample: _Sample) -> Floats:
+        log_sigma: Floats = self.offset + self.exponent * sample.log_sigma
+        if self.response is None or sample.evidence is None:
+            return log_sigma
+        scaled: Floats = log_sigma + (sample.evidence @ self.response)[:, None]
+        return scaled
 
 
 def _select(
@@ -328,7 +380,7 @@ def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _
     """e^a sigma^c: for each c the best a has a closed form, and the loss left over is convex in c."""
     from scipy.optimize import minimize_scalar
 
-    log_sigma = chain.log_sigma(sample.log_sigma)
+    log_sigma = chain.log_sigma(sample)
     centre = float(np.average(log_sigma, weights=sample.weight))
     x = log_sigma - centre
 
@@ -341,11 +393,37 @@ def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _
     return replace(chain, offset=shift + c * chain.offset, exponent=c * chain.exponent, stages=(*chain.stages, "power"))
 
 
+def _fit_evidence(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
+    """e^(b + x g): the loss is convex in b and g; a normal prior shrinks g, for which a planet counts as one datum."""
+    from scipy.optimize import minimize
+
+    if sample.evidence is None:
+        return chain
+    weight = np.mean(sample.weight, axis=1)
+    loss = 0.5 * np.mean(sample.weight * sample.z2(chain), axis=1)
+    design = np.column_stack([np.ones(len(weight)), sample.evidence])
+    precision = np.r_[0.0, np.full(sample.evidence.shape[1], options.evidence_scatter**-2.0)] / len(weight)
+
+    def objective(g: Floats) -> tuple[float, Floats]:
+        shift = design @ g
+        left = loss * np.exp(-2.0 * np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT))
+        slope = design.T @ (weight - 2.0 * left) / len(weight) + precision * g
+        return float(np.mean(weight * shift + left) + 0.5 * precision @ g**2), slope
+
+    largest = np.log(options.max_factor)
+    bounds = [(-largest, largest)] * design.shape[1]
+    fitted = minimize(objective, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return replace(chain, offset=chain.offset + fitted[0], response=fitted[1:], stages=(*chain.stages, "evidence"))
+
+
 _STAGES: dict[str, Callable[[_Sample, _Chain, UncertaintyOptions], _Chain]] = {
     "temperature": _fit_temperature,
     "bins": _fit_bins,
     "power": _fit_power,
+    "evidence": _fit_evidence,
 }
+_INSTRUMENT = {instrument.name: number for number, instrument in enumerate(INSTRUMENTS)}
+_LARGEST_SHIFT = 20.0
 _TINY = 1e-100
 _SAME_SIGMA = 1e-6
 """Spread of ln sigma below which an exponent cannot be told from a factor."""

@@ -9,7 +9,7 @@ import pytest
 from light_curves import WAVELENGTHS, star, visit
 
 from spectramind.instruments import N_WAVELENGTHS
-from spectramind.transit.fit import PlanetFit, fit_planet
+from spectramind.transit.fit import PlanetFit, _residual_tests, fit_planet
 from spectramind.transit.joint import Gaussian, SpectrumLikelihood
 from spectramind.transit.local_likelihood import linearise, log_curves, model_and_slopes
 from spectramind.transit.nuisances import LOCAL, first_guess
@@ -197,3 +197,29 @@ def test_integrating_nuisances_out_equals_the_dense_marginal():
     marginal = likelihood.integrated(knowledge)
     np.testing.assert_allclose(np.linalg.inv(marginal.precision), expected[1], rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(np.linalg.solve(marginal.precision, marginal.score), expected[0], rtol=1e-7)
+
+
+def test_white_residuals_are_those_of_noise_and_show_what_the_model_has_not():
+    host = star()
+    honest = [fit_planet([visit(host, DEPTH, seed=seed)], host, OPTIONS).summary for seed in range(4)]
+    for name in ("FGS1", "AIRS-CH0"):
+        assert np.mean([summary[f"scatter_{name}_0"] for summary in honest]) == pytest.approx(1.0, abs=0.15)
+        assert max(abs(summary[f"half_difference_{name}_0"]) for summary in honest) < 4
+    deeper = fit_planet([visit(host, DEPTH, seed=1), visit(host, 1.1 * DEPTH, seed=2, number=1)], host, OPTIONS)
+    first, second = (deeper.summary[f"transit_residual_AIRS-CH0_{number}"] for number in (0, 1))
+    assert first - second > 3  # the shallower is too bright in transit for the common depth
+    assert deeper.summary["scatter_AIRS-CH0_0"] > 1.4
+
+
+def test_a_step_in_mid_transit_is_a_difference_of_the_halves():
+    curves = log_curves(visit(star(), DEPTH, seed=1).curves["AIRS-CH0"], 0.0, 4)
+    noise = np.random.default_rng(0).normal(size=curves.weight.shape) / np.sqrt(curves.weight)
+    start, end, middle = (np.quantile(curves.hours, q) for q in (0.3, 0.7, 0.5))
+    inside = (curves.hours > start) & (curves.hours < end)
+    step = 1e-4 * (inside & (curves.hours < middle))[:, None]
+    plain, stepped = (_residual_tests(curves, noise + s, inside, middle) for s in (0.0, step))
+    white = 1 / np.sqrt(curves.weight.sum(axis=1).mean())
+    expected = 1e-4 / (white * np.sqrt(4 / inside.sum()))
+    assert stepped[1] - plain[1] == pytest.approx(expected, rel=0.3)
+    assert abs(plain[1]) < 4
+    assert all(np.isnan(_residual_tests(curves, noise, inside & False, middle)))
