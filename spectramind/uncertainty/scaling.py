@@ -125,6 +125,8 @@ class SigmaScaling:
             raise _bad_record(str(error)) from error
         if not (offset.ndim == 1 and offset.shape == exponent.shape == floor.shape):
             raise _bad_record(f"shapes {offset.shape}, {exponent.shape}, {floor.shape}")
+        if response is not None and (response.ndim, response.shape[-1:]) != (2, offset.shape):
+            raise _bad_record(f"response of shape {response.shape} to {offset.size} bins")
         return scaling
 
     def save(self, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,9 @@ def test_scaling_with_evidence_is_kept_undone_and_asks_for_it() -> None:
     covariance = sigma[:2, :, None] * sigma[:2, None, :] * 0.5 + 0.5 * np.eye(N_BINS) * sigma[:2, :, None] ** 2
     after = scaling.apply_covariance(covariance, evidence[:, :2])
     np.testing.assert_allclose(np.sqrt(np.diagonal(after, axis1=1, axis2=2)), scaled[:2], rtol=1e-9)
+    record = json.loads(scaling.to_json()) | {"response": [[0.1]]}
+    with pytest.raises(InputError, match="response"):
+        SigmaScaling.from_json(json.dumps(record))
     for wrong in (None, evidence[:, :5], evidence[:, :, :1]):
         with pytest.raises(InputError, match="evidence"):
             scaling.apply(sigma, wrong)
