@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from flows.tasks import Json, remembered
@@ -66,11 +67,17 @@ def make_units(
 def remembered_unit(
     work: Workspace, name: str, target: Path, identity: Mapping[str, Any], write: Callable[[Path], None]
 ) -> str:
-    """The digest of one unit, made here by `write` as the task `name` unless it is done."""
+    """The digest of one unit, made here by `write` as the task `name` unless it is done. Its manifest's details tell the
+    seconds that it took."""
+
+    def timed(folder: Path) -> dict[str, float]:
+        started = monotonic()
+        write(folder)
+        return {"seconds": round(monotonic() - started, 3)}
 
     def compute() -> Json:
         with work.progress(name.capitalize(), 1, planets=0) as progress:
-            result = build_unit(target, identity, write, digests=work.digests)
+            result = build_unit(target, identity, timed, digests=work.digests)
             progress.advance()
         return {"digest": result.digest}
 

@@ -132,6 +132,27 @@ def score(
     print_score(submission, truth, train)
 
 
+@command(app, "ablate", keys=("ablation", *PLACES))
+def ablate(invocation: Invocation) -> None:
+    """Train once per combination of -m KEY=V1,V2 … and rank the results; the same command goes on after a kill."""
+    arguments, settings = invocation.sweep()
+    if _only_shown(invocation, settings):
+        return
+    _require_data(settings)
+    if not settings.runtime.dry_run:
+        _one_run(invocation, arguments, settings, _ablate)
+        return
+    from flows.sweep import Sweep
+
+    sweep = Sweep.planned(settings)
+    _print_plan("ablate", settings, needs_data=True)
+    for planned in sweep.runs(Path()):
+        print(f"run {planned.name:<9} {' '.join(planned.arguments) or 'the settings as they are'}")
+    if settings.ablation.strategy == "smart":
+        space = f"{len(sweep.axes)} settings with {sweep.size} combinations"
+        print(f"configurations  {sweep.most_points}, each chosen after the ones before, of {space}")
+
+
 @command(app, "test", keys=PLACES)
 def check_installation(
     invocation: Invocation,
@@ -186,20 +207,29 @@ def _pipeline(invocation: Invocation, flow: Flow, needs_data: bool = True) -> No
     for arguments, settings in invocation.jobs():
         if _only_shown(invocation, settings):
             continue
-        if needs_data and settings.data.root is None:
-            raise SettingsError("data.root is not set: give the folder of a data set, data.root=FOLDER")
+        if needs_data:
+            _require_data(settings)
         if settings.runtime.dry_run:
             _print_plan(invocation.name, settings, needs_data)
             continue
-        from flows.orchestration import configure
-        from flows.run_directory import RunDirectory
+        _one_run(invocation, arguments, settings, flow)
 
-        with RunDirectory.create(settings, invocation.name, arguments) as opened:
-            invocation.runs.append(opened.path)
-            # Prefect reads its home directory when it is first imported, by the flow.
-            configure(settings.outputs.local)
-            flow(settings, opened)
-        print(f"run       {opened.path}")
+
+def _one_run(invocation: Invocation, arguments: list[str], settings: Settings, flow: Flow) -> None:
+    from flows.orchestration import configure
+    from flows.run_directory import RunDirectory
+
+    with RunDirectory.create(settings, invocation.name, arguments) as opened:
+        invocation.runs.append(opened.path)
+        # Prefect reads its home directory when it is first imported, by the flow.
+        configure(settings.outputs.local)
+        flow(settings, opened)
+    print(f"run       {opened.path}")
+
+
+def _require_data(settings: Settings) -> None:
+    if settings.data.root is None:
+        raise SettingsError("data.root is not set: give the folder of a data set, data.root=FOLDER")
 
 
 def _end_to_end(settings: Settings, run: RunDirectory) -> None:
@@ -224,6 +254,12 @@ def _predict(settings: Settings, run: RunDirectory) -> None:
     from flows.predict import predict_v50
 
     predict_v50(settings, run)
+
+
+def _ablate(settings: Settings, run: RunDirectory) -> None:
+    from flows.ablate import ablate
+
+    ablate(settings, run)
 
 
 def _submit(settings: Settings, run: RunDirectory) -> None:

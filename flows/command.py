@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import multiprocessing
 import os
 import shutil
@@ -97,6 +98,17 @@ class Invocation:
             return [(self.arguments, self._resolved(self.arguments))]
         jobs = [(arguments, self._resolved(arguments)) for arguments in expand_sweep(self.arguments)]
         return [(arguments, _with_own_directory(settings, number)) for number, (arguments, settings) in enumerate(jobs)]
+
+    def sweep(self) -> tuple[list[str], Settings]:
+        """Arguments and settings of one sweep: with --multirun, keys of several values become ablation.sweep."""
+        arguments = self.arguments
+        if self.multirun:
+            from settings.resolve import swept
+
+            axes = [argument for argument in arguments if len(swept(argument)[1]) > 1]
+            fixed = [argument for argument in arguments if argument not in axes]
+            arguments = [*fixed, *([f"ablation.sweep={json.dumps(axes)}"] if axes else [])]
+        return arguments, self._resolved(arguments)
 
     def settings(self) -> Settings:
         """The settings of a command that is no run."""

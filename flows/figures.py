@@ -88,7 +88,7 @@ def _noise(light_curves: pd.DataFrame) -> str:
     ratio.set(xlabel="measured / propagated noise", ylabel="light curves", title="Is the variance honest?")
     for axes in (noise, ratio):
         axes.spines[["top", "right"]].set_visible(False)
-    return _data_uri(figure)
+    return data_uri(figure)
 
 
 def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding]) -> Histogram:
@@ -118,7 +118,7 @@ def _histogram(name: str, light_curves: pd.DataFrame, findings: Sequence[Finding
         _name(axes, here[["planet_id", name]].itertuples(index=False, name=None))
     panels[-1].set_xlabel(quantity.title if quantity.unit == "1" else f"{quantity.title} ({quantity.unit})")
     listed = outside[["instrument", "planet_id", "visit", name]].itertuples(index=False, name=None)
-    return Histogram(quantity, _data_uri(figure), tuple((str(i), str(p), str(v), float(x)) for i, p, v, x in listed))
+    return Histogram(quantity, data_uri(figure), tuple((str(i), str(p), str(v), float(x)) for i, p, v, x in listed))
 
 
 def _name(axes: Any, planets: Iterable[tuple[Any, float]]) -> None:
@@ -162,7 +162,8 @@ def _bins(values: pd.Series) -> tuple[Floats, str]:
     return np.linspace(low - margin, high + margin, BINS + 1), "linear"
 
 
-def _data_uri(figure: Any) -> str:
+def data_uri(figure: Any) -> str:
+    """A Matplotlib figure as an SVG image inside an address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -38,7 +38,7 @@ def data_quality_page(
         if "planet_id" in flag:
             doubts.setdefault((flag["planet_id"], flag.get("split", "test")), []).append(flag)
     failures = [finding for verdict in verdicts.values() for finding in verdict.failures]
-    return _render(
+    return render(
         "data_quality.html",
         dataset=dataset,
         document=document,
@@ -55,10 +55,11 @@ def data_quality_page(
 
 def data_docs_pages(verdicts: Mapping[str, SuiteResult]) -> dict[str, str]:
     """One page per verdict, by name, with the sections that Great Expectations makes of it."""
-    return {name: _render("data_docs.html", verdicts=verdicts, page=verdict) for name, verdict in verdicts.items()}
+    return {name: render("data_docs.html", verdicts=verdicts, page=verdict) for name, verdict in verdicts.items()}
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """The page that `flows/templates/<template>` makes of `values`, all text escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -29,7 +29,11 @@ from spectramind.provenance.environment import environment_snapshot
 RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission")
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
-RESULT_FILES = ("resolved_config.yaml", "run_hash_summary_v50.json", "metrics.json")
+RESULT_FILES = (
+    *("resolved_config.yaml", "run_hash_summary_v50.json", "metrics.json"),
+    *("sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
+)
+"""Files at the top of a run, or of a sweep, that its manifest lists if they are there."""
 
 
 @dataclass
@@ -174,6 +178,24 @@ class RunDirectory:
         top = [self.path / name for name in RESULT_FILES]
         below = [path for name in RESULT_FOLDERS for path in (self.path / name).rglob("*")]
         return sorted(path for path in (*top, *below) if path.is_file())
+
+
+def verify_run(path: Path) -> list[str]:
+    """What is wrong with a run directory, one line each: not finished, or files missing or changed since."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        files, status = dict(manifest["files"]), manifest["status"]
+    except FileNotFoundError:
+        return ["manifest.json: missing, the run is not complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"manifest.json: damaged ({error})"]
+    problems = [] if status == "completed" else [f"manifest.json: the run ended with {status}"]
+    for name, described in files.items():
+        if not (path / name).is_file():
+            problems.append(f"{name}: missing")
+        elif _description(path / name) != described:
+            problems.append(f"{name}: changed since the manifest was written")
+    return problems
 
 
 def write_atomically(path: Path, text: str) -> None:

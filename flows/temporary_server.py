@@ -26,14 +26,17 @@ def tether() -> None:
 
     def start_watched(self: SubprocessASGIServer) -> subprocess.Popen[bytes]:
         server = start(self)
-        _stop_with_this_process(server.pid)
+        stop_with_this_process(server.pid)
         return server
 
     SubprocessASGIServer._run_uvicorn_command = start_watched  # type: ignore[method-assign]
 
 
-def _stop_with_this_process(pid: int) -> None:
-    """A watcher in a session of its own, so that signals to this one's process group do not reach it."""
+def stop_with_this_process(pid: int) -> None:
+    """Have the process `pid` terminated when this one is gone, even if it is killed.
+
+    The watcher has a session of its own, so that signals to this one's process group do not reach it.
+    """
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WATCH, str(pid)],
         stdin=subprocess.PIPE,

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
+from spectramind.ablation.options import AblationOptions
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
@@ -21,6 +22,8 @@ from spectramind.simulation.options import SimulationOptions
 from spectramind.training.options import OptimizerOptions, TrainOptions
 from spectramind.transit.options import TransitOptions
 from spectramind.uncertainty.options import UncertaintyOptions
+
+EXPERIMENT = "spectramind_v50"
 
 S3Url = NewType("S3Url", str)
 """s3://BUCKET or s3://BUCKET/PREFIX."""
@@ -78,7 +81,10 @@ class TrackingOptions:
 
     enable: bool = option(True, "Record parameters, metrics, figures and models with MLflow.")
     uri: str = option("", "MLflow tracking address; empty means a SQLite database inside outputs.store (or .cache).")
-    experiment: str = option("spectramind_v50", "MLflow experiment that collects the runs.")
+    experiment: str = option(
+        EXPERIMENT, f"MLflow experiment that collects the runs; those of a sweep are in {EXPERIMENT}_ablate by default."
+    )
+    register: bool = option(True, "Register each trained model as a version of spectramind-v50; a sweep never does.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ GROUPS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "train": TrainOptions,
     "uncertainty": UncertaintyOptions,
+    "ablation": AblationOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,
     "dask": DaskOptions,
@@ -129,6 +136,7 @@ NOT_IN_HASH = frozenset(
         "calibration.stage",
         "runtime.dry_run",
         "runtime.debug",
+        "ablation",
         "cubes",
         "tracking",
         "dask",

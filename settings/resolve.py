@@ -17,7 +17,7 @@ import difflib
 import itertools
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -92,21 +92,24 @@ def resolve(
     `environ` defaults to none at all, so that a call in a program depends on nothing but its arguments. SettingsError
     names the key, the value, where it was written and what was expected.
     """
-    chosen: dict[str, str] = {}
-    values: list[Assignment] = []
-    for assignment in itertools.chain(
+    layers = itertools.chain(
         () if config_name is None else _file(config_folder / f"{config_name}.yaml", config_name),
         () if config is None else _file(config),
         _environment(environ or {}),
         _command_line(arguments),
-    ):
-        preset = _as_preset(assignment)
-        if preset is None:
-            values.append(assignment)
-        else:
-            chosen[preset[0]] = preset[1]
-    presets = [item for group, name in chosen.items() for item in _preset(group, name)]
-    return _validated(*_applied([*presets, *values]))
+    )
+    return _settled(layers, Settings())
+
+
+def with_overrides(settings: Settings, arguments: Sequence[str]) -> Settings:
+    """`settings` with `arguments` in the command line's grammar on top of them, presets included."""
+    return _settled(_command_line(arguments), settings)
+
+
+def swept(argument: str) -> tuple[str, list[str]]:
+    """The key of `argument` and its comma-separated values."""
+    key, _, text = argument.partition("=")
+    return key.strip(), _split_at_commas(text)
 
 
 def expand_sweep(arguments: Sequence[str]) -> list[list[str]]:
@@ -206,9 +209,23 @@ def _as_preset(assignment: Assignment) -> tuple[str, str] | None:
     return str(group[0]), str(assignment.value)
 
 
-def _applied(assignments: Sequence[Assignment]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The tree of values after all `assignments`, and the origin of each key that was set."""
-    tree = copy.deepcopy(Settings().to_dict())
+def _settled(layers: Iterable[Assignment], base: Settings) -> Settings:
+    """`base` with the presets that `layers` choose, and then with their single values."""
+    chosen: dict[str, str] = {}
+    values: list[Assignment] = []
+    for assignment in layers:
+        preset = _as_preset(assignment)
+        if preset is None:
+            values.append(assignment)
+        else:
+            chosen[preset[0]] = preset[1]
+    presets = [item for group, name in chosen.items() for item in _preset(group, name)]
+    return _validated(*_applied([*presets, *values], base))
+
+
+def _applied(assignments: Sequence[Assignment], base: Settings) -> tuple[dict[str, Any], dict[str, str]]:
+    """The tree of values of `base` after all `assignments`, and the origin of each key that was set."""
+    tree = copy.deepcopy(base.to_dict())
     origins: dict[str, str] = {}
     for assignment in assignments:
         path = _present_name(assignment.path)

@@ -20,6 +20,7 @@ from settings.groups import (
     RuntimeOptions,
     TrackingOptions,
 )
+from spectramind.ablation.options import AblationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     optimizer: Group[OptimizerOptions] = OptimizerOptions()
     train: Group[TrainOptions] = TrainOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
+    ablation: Group[AblationOptions] = AblationOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()
     dask: Group[DaskOptions] = DaskOptions()

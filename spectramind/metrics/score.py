@@ -234,10 +234,11 @@ class BootstrapDifference:
 def paired_bootstrap(
     a_by_planet: Floats, b_by_planet: Floats, *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
 ) -> BootstrapDifference:
-    """Does A beat B beyond the luck of which planets were drawn? Arguments: `ScoreParts.by_planet` (planets,) of both.
+    """Does A beat B beyond the luck of which planets were drawn? Arguments: `ScoreParts.by_planet` of both, (planets,),
+    or (seeds, planets) of runs with several seeds.
 
-    Planets are resampled with replacement, the same ones for A and B, since bins of one planet share their errors. The
-    limits are percentiles. Raises InputError if the two do not hold the same number of planets.
+    Planets are resampled with replacement, the same ones for A and B, since bins of one planet share their errors; so
+    are the seeds. The limits are percentiles. Raises InputError if the two do not hold the same planets and seeds.
     """
     if a_by_planet.shape != b_by_planet.shape or a_by_planet.size == 0:
         raise InputError(
@@ -246,9 +247,11 @@ def paired_bootstrap(
             f"shapes {a_by_planet.shape} and {b_by_planet.shape}",
             "Score both predictions on the same planets.",
         )
-    difference = a_by_planet - b_by_planet
-    n = difference.size
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=resamples)
-    means = counts @ difference / n
+    difference = np.atleast_2d(a_by_planet - b_by_planet)
+    n_seeds, n = difference.shape
+    rng = np.random.default_rng(seed)
+    planet_counts = rng.multinomial(n, np.full(n, 1.0 / n), size=resamples)
+    seed_counts = rng.multinomial(n_seeds, np.full(n_seeds, 1.0 / n_seeds), size=resamples)
+    means = np.sum(planet_counts @ difference.T * seed_counts, axis=1) / difference.size
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return BootstrapDifference(float(np.mean(difference)), float(low), float(high), float(np.mean(means > 0.0)))

@@ -1,0 +1,251 @@
+"""The runs of a sweep: which there are, which are done, and what they say of planets that they have not seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.run_directory import RunDirectory, verify_run
+from flows.spectra_files import read_predictions
+from settings.groups import EXPERIMENT
+from settings.resolve import swept, with_overrides
+from settings.tree import Settings, settings_hash
+from spectramind.ablation.leaderboard import Candidate
+from spectramind.ablation.points import Axis, Point, select_points, space_size
+from spectramind.data.layout import open_dataset
+from spectramind.errors import InputError, SettingsError
+from spectramind.submission.table import in_order
+from spectramind.types import Floats, Spectra
+
+SWEEP = "sweep.json"
+CHECKPOINT = Path("checkpoints") / "best.ckpt"
+SEEDS_KEY = "runtime.seed"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: the `configuration` it belongs to, its name and seed, its overrides and all its settings."""
+
+    configuration: str
+    name: str
+    arguments: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def path(self) -> Path:
+        path = self.settings.outputs.dir
+        assert path is not None
+        return path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the directory holds a finished, undamaged run of these very settings."""
+        if verify_run(self.path):
+            return False
+        manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        return bool(manifest["config_hash"] == settings_hash(self.settings))
+
+
+@dataclass
+class Sweep:
+    """The axes of a sweep and the points chosen so far; `points` grows only if the choice depends on results."""
+
+    settings: Settings
+    axes: tuple[Axis, ...]
+    points: list[Point]
+
+    @classmethod
+    def planned(cls, settings: Settings) -> Sweep:
+        """The sweep that `settings.ablation` describes. SettingsError for values that no run can take."""
+        options = settings.ablation
+        axes = _axes(options.sweep)
+        most = options.max_runs // max(len(options.seeds), 1)
+        if len(set(options.seeds)) < len(options.seeds) or not most:
+            raise SettingsError(
+                f"ablation.seeds={list(options.seeds)}: expected distinct seeds, at most ablation.max_runs="
+                f"{options.max_runs} of them"
+            )
+        for axis in axes:
+            _require_distinct([f"{axis.key}={choice}" for choice in axis.choices], settings)
+        seed = settings.runtime.seed
+        points = [] if options.strategy == "smart" else select_points(axes, options.strategy, most, seed)
+        sweep = cls(settings, axes, points)
+        sweep.runs(Path())
+        return sweep
+
+    @property
+    def size(self) -> int:
+        """Combinations that there are."""
+        return space_size(self.axes)
+
+    @property
+    def most_points(self) -> int:
+        """Configurations that the sweep ends with."""
+        options = self.settings.ablation
+        return min(options.max_runs // max(len(options.seeds), 1), self.size)
+
+    def runs(self, folder: Path) -> list[PlannedRun]:
+        """The runs of all points so far, in `folder`/runs. SettingsError if two would be the same."""
+        seeds = self.settings.ablation.seeds or (None,)
+        points = enumerate(self.points)
+        runs = [self._run(folder, f"{number:03d}", point, seed) for number, point in points for seed in seeds]
+        known: dict[str, PlannedRun] = {}
+        for run in runs:
+            twin = known.setdefault(settings_hash(run.settings), run)
+            if twin is not run:
+                raise _same_run(" ".join(twin.arguments), " ".join(run.arguments))
+        return runs
+
+    def open(self, run: RunDirectory) -> None:
+        """Write `sweep.json`, or go on with the one that is there. SettingsError if it is another sweep's."""
+        path = run.path / SWEEP
+        if path.is_file():
+            try:
+                known = json.loads(path.read_text(encoding="utf-8"))
+                identity, points = known["identity"], [tuple(point) for point in known["points"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    path, "the list of a sweep's runs", str(error), "Choose another outputs.dir."
+                ) from error
+            if identity != self._identity():
+                raise SettingsError(f"{run.path} holds a sweep with other settings; choose another outputs.dir")
+            self.points = points
+        self.write(run)
+
+    def write(self, run: RunDirectory) -> None:
+        """Write the list of runs chosen so far."""
+        listed = [
+            {"name": planned.name, "arguments": planned.arguments, "config_hash": settings_hash(planned.settings)}
+            for planned in self.runs(run.path)
+        ]
+        run.write_json(SWEEP, {"identity": self._identity(), "points": self.points, "runs": listed})
+
+    def _identity(self) -> dict[str, Any]:
+        """What a sweep that goes on must have in common with the one that began."""
+        options = self.settings.ablation
+        return {
+            "settings": settings_hash(self.settings),
+            "data": None if self.settings.data.root is None else str(self.settings.data.root),
+            "axes": [[axis.key, *axis.choices] for axis in self.axes],
+            "strategy": options.strategy,
+            "max_runs": options.max_runs,
+            "seeds": list(options.seeds),
+            # The order of the runs so far is what the estimator learns from.
+            "metric": options.metric if options.strategy == "smart" else None,
+        }
+
+    def _run(self, folder: Path, configuration: str, point: Point, seed: int | None) -> PlannedRun:
+        arguments = [f"{axis.key}={choice}" for axis, choice in zip(self.axes, point, strict=True)]
+        name = configuration if seed is None else f"{configuration}-seed{seed}"
+        if seed is not None:
+            arguments.append(f"{SEEDS_KEY}={seed}")
+        settings = with_overrides(self.settings, arguments)
+        tracking = replace(settings.tracking, register=False)
+        if tracking.experiment == EXPERIMENT:
+            tracking = replace(tracking, experiment=f"{EXPERIMENT}_ablate")
+        outputs = replace(settings.outputs, dir=folder.absolute() / "runs" / name)
+        own = settings.model_copy(update={"tracking": tracking, "outputs": outputs})
+        return PlannedRun(configuration, name, tuple(arguments), own)
+
+    def choices(self, configuration: str) -> dict[str, str]:
+        """Axis to choice of a configuration."""
+        return dict(zip((axis.key for axis in self.axes), self.points[int(configuration)], strict=True))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Candidates of the configurations whose runs are all done, and the truth (planets, bins) to judge them by."""
+
+    candidates: tuple[Candidate, ...]
+    truth: Floats
+
+
+def read_results(runs: Sequence[PlannedRun]) -> Results:
+    """Held-out predictions of the finished runs, on the planets that all of them predict.
+
+    Raises InputError if there is no such planet, or if the data set changed between runs.
+    """
+    by_configuration: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        by_configuration.setdefault(run.configuration, []).append(run)
+    whole = {name: group for name, group in by_configuration.items() if all(run.is_done for run in group)}
+    if not whole:
+        return Results((), np.empty((0, 0)))
+    finished = [run for group in whole.values() for run in group]
+    _require_one_revision(finished)
+    spectra = {run.name: read_predictions(run.path / CHECKPOINT / "out_of_fold.parquet") for run in finished}
+    common = set.intersection(*(set(found.planet_ids) for found in spectra.values()))
+    data_root = finished[0].settings.data.root
+    assert data_root is not None
+    listed, labels = open_dataset(data_root).labels()
+    rows = [row for row, planet in enumerate(listed) if planet in common]
+    if not rows:
+        where = finished[0].path.parent
+        raise InputError(where, "planets that all runs predict", "none", "Sweep settings that keep planets in common.")
+    planets = tuple(listed[row] for row in rows)
+    candidates = tuple(_candidate(name, group, spectra, planets) for name, group in whole.items())
+    return Results(candidates, np.asarray(labels[rows]))
+
+
+def _candidate(
+    name: str, runs: Sequence[PlannedRun], spectra: Mapping[str, Spectra], planets: tuple[str, ...]
+) -> Candidate:
+    chosen = [in_order(spectra[run.name], planets) for run in runs]
+    seconds = [_training_seconds(run.path) for run in runs]
+    return Candidate(
+        name,
+        np.stack([found.mean for found in chosen]),
+        np.stack([found.sigma for found in chosen]),
+        float(np.mean([value for value in seconds if value is not None])) if None not in seconds else None,
+    )
+
+
+def _training_seconds(path: Path) -> float | None:
+    """What the training took when it was computed, even if this run found it in the store."""
+    manifest = json.loads((path / CHECKPOINT / "manifest.json").read_text(encoding="utf-8"))
+    seconds: float | None = manifest["details"].get("seconds")
+    return seconds
+
+
+def _require_one_revision(runs: Sequence[PlannedRun]) -> None:
+    """The same choice of data must mean the same files: a sweep may have been interrupted for long."""
+    known: dict[Any, tuple[str, str]] = {}
+    for run in runs:
+        revision = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))["data_rev"]
+        name, other = known.setdefault(run.settings.data, (run.name, revision))
+        if other != revision:
+            raise InputError(
+                run.path, f"the data set of run {name}", "another revision of it", "Choose another outputs.dir."
+            )
+
+
+def _axes(arguments: Sequence[str]) -> tuple[Axis, ...]:
+    axes = []
+    for argument in arguments:
+        key, choices = swept(argument)
+        if "=" not in argument or not key or not all(choices) or len(set(choices)) < len(choices):
+            raise SettingsError(f"ablation.sweep {argument!r}: expected KEY=VALUE,VALUE with distinct values")
+        if key in (SEEDS_KEY, "seed"):
+            raise SettingsError(f"{argument}: seeds repeat every combination, ablation.seeds=[{','.join(choices)}]")
+        axes.append(Axis(key, tuple(choices)))
+    keys = [axis.key for axis in axes]
+    if len(set(keys)) < len(keys):
+        raise SettingsError(f"ablation.sweep: {max(keys, key=keys.count)} occurs twice; give all its values at once")
+    return tuple(axes)
+
+
+def _require_distinct(choices: Sequence[str], settings: Settings) -> None:
+    known: dict[str, str] = {}
+    for choice in choices:
+        twin = known.setdefault(settings_hash(with_overrides(settings, [choice])), choice)
+        if twin is not choice:
+            raise _same_run(twin, choice)
+
+
+def _same_run(one: str, other: str) -> SettingsError:
+    return SettingsError(f"{one} and {other} are the same run: what differs cannot change a result; sweep other values")
