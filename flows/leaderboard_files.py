@@ -50,7 +50,7 @@ COLUMNS = (
         lambda row: (
             ""
             if row.verdict == FIRST
-            else f"{row.difference:+.4f} ({row.difference_low:+.4f} to {row.difference_high:+.4f})"
+            else f"{row.difference:+.4f} [{row.difference_low:+.4f}, {row.difference_high:+.4f}]"
         ),
         lambda row: row.difference,
     ),
@@ -123,7 +123,7 @@ def as_markdown(board: Leaderboard, choices: Choices, failures: Mapping[str, str
         chosen = [choices[row.name][axis] for axis in axes]
         lines.append(_line([str(place), row.name, *chosen, *(column.text(row) for column in columns)]))
     if failures:
-        lines += ["", "Failed:", "", *(f"- {name}: {reason}" for name, reason in failures.items())]
+        lines += ["", "Failed:", "", *(f"- {name}: {' '.join(reason.split())}" for name, reason in failures.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -154,8 +154,10 @@ def print_leaderboard(board: Leaderboard, choices: Choices) -> None:
     axes = _axes(board, choices)
     columns = [column for column in COLUMNS if column.heading in ("Composite", "Score", "Verdict")]
     shown = Table(box=box.SIMPLE, show_edge=False, title="Leaderboard", title_justify="left")
-    for heading in ("name", *axes, *(column.heading for column in columns)):
+    for heading in ("name", *axes):
         shown.add_column(heading, overflow="fold")
+    for column in columns:
+        shown.add_column(column.heading, no_wrap=True)
     for row in board.rows:
         cells = [row.name, *(choices[row.name][axis] for axis in axes), *(column.text(row) for column in columns)]
         shown.add_row(*cells)
@@ -196,11 +198,11 @@ def _plots(board: Leaderboard) -> dict[str, str]:
 
         front = Figure(figsize=(5.2, 3.4), layout="constrained")
         plane = front.subplots()
-        for row in board.rows:
-            plane.plot([row.calibration_gap], [row.score], "o", ms=6, color=red if row.pareto else grey)
-            plane.annotate(
-                row.name, (row.calibration_gap, row.score), xytext=(5, 3), textcoords="offset points", fontsize=7.5
-            )
+        for row in sorted(board.rows, key=lambda row: row.pareto):
+            at = (row.calibration_gap, row.score)
+            plane.plot(*at, "o", ms=6, color=red if row.pareto else grey)
+            if row.pareto:
+                plane.annotate(row.name, at, xytext=(5, 3), textcoords="offset points", fontsize=7.5)
         plane.set(xlabel="mean coverage gap", ylabel="score", title="Red: on the Pareto front")
         for panel in (axes, plane):
             panel.spines[["top", "right"]].set_visible(False)

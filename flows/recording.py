@@ -39,8 +39,8 @@ def record_training(work: Workspace, training: Training) -> str | None:
     if not work.settings.tracking.enable:
         return None
     destination = _destination(work)
-    where = {"uri": destination.uri, "experiment": destination.experiment, "register": work.settings.tracking.register}
-    key = digest_json({"record": training.digest, **where})
+    where = {"uri": destination.uri, "experiment": destination.experiment}
+    key = digest_json({"record": training.digest, "register": work.settings.tracking.register_models, **where})
     row: Mapping[str, str | None] = remembered(
         "record in MLflow",
         key,
@@ -85,7 +85,7 @@ def _record(work: Workspace, destination: Destination, training: Training) -> st
         tracker.files([training.path / "out_of_fold.svg"], "figures")
         reports = work.run.path / "calibration"
         tracker.files([reports / "data_quality.html", reports / "data_docs"], "reports")
-        if work.settings.tracking.register:
+        if work.settings.tracking.register_models:
             tracker.model(_served(work, training))
     return None if tracker.warnings else tracker.run_id
 

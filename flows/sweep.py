@@ -145,7 +145,7 @@ class Sweep:
         if seed is not None:
             arguments.append(f"{SEEDS_KEY}={seed}")
         settings = with_overrides(self.settings, arguments)
-        tracking = replace(settings.tracking, register=False)
+        tracking = replace(settings.tracking, register_models=False)
         if tracking.experiment == EXPERIMENT:
             tracking = replace(tracking, experiment=f"{EXPERIMENT}_ablate")
         outputs = replace(settings.outputs, dir=folder.absolute() / "runs" / name)

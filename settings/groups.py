@@ -84,7 +84,9 @@ class TrackingOptions:
     experiment: str = option(
         EXPERIMENT, f"MLflow experiment that collects the runs; those of a sweep are in {EXPERIMENT}_ablate by default."
     )
-    register: bool = option(True, "Register each trained model as a version of spectramind-v50; a sweep never does.")
+    register_models: bool = option(
+        True, "Register each trained model as a version of spectramind-v50; a sweep never does."
+    )
 
 
 @dataclass(frozen=True)
