@@ -12,10 +12,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from prefect import flow
 
@@ -35,6 +34,8 @@ from spectramind.errors import BudgetReached, SettingsError, SpectraMindError, S
 from spectramind.provenance.digests import digest_json
 
 POLL_S = 0.2
+OUTPUT = "output.log"
+"""What a run printed that was a process of its own."""
 
 Failures = dict[str, str]
 """Run to why it failed."""
@@ -51,6 +52,7 @@ def ablate(settings: Settings, run: RunDirectory | None = None) -> Leaderboard:
         run = run or resources.enter_context(RunDirectory.create(settings, "ablate"))
         sweep = Sweep.planned(settings)
         sweep.open(run)
+        print(f"sweep     {sweep}", flush=True)
         failures: Failures = {}
         _run_all(sweep, sweep.runs(run.path), run, failures)
         while settings.ablation.strategy == "smart" and _propose(sweep, run):
@@ -79,22 +81,32 @@ def _propose(sweep: Sweep, run: RunDirectory) -> bool:
 
 def _run_all(sweep: Sweep, runs: Sequence[PlannedRun], run: RunDirectory, failures: Failures) -> None:
     waiting = [planned for planned in runs if planned.name not in failures and not planned.is_done]
-    _make_shared(waiting, run)
+    _make_shared(waiting, run, failures)
+    waiting = [planned for planned in waiting if planned.name not in failures]
     if sweep.settings.ablation.parallel_runs > 1:
         failures.update(_run_processes(waiting, sweep.settings.ablation.parallel_runs))
         return
     for number, planned in enumerate(waiting, start=1):
         print(f"run {number} of {len(waiting)}: {planned.name} {' '.join(planned.arguments)}", flush=True)
-        try:
-            with RunDirectory.create(planned.settings, "train", planned.arguments) as opened:
-                train_v50.with_options(flow_run_name=f"train-v50 {planned.name}")(planned.settings, opened)
-        except (SettingsError, StoreError, BudgetReached):
-            raise
-        except Exception as error:
-            failures[planned.name] = f"{type(error).__name__}: {error}"
+        with (
+            _noted(failures, planned),
+            RunDirectory.create(planned.settings, "train", planned.arguments) as opened,
+        ):
+            train_v50.with_options(flow_run_name=f"train-v50 {planned.name}")(planned.settings, opened)
 
 
-def _make_shared(runs: Sequence[PlannedRun], run: RunDirectory) -> None:
+@contextmanager
+def _noted(failures: Failures, planned: PlannedRun) -> Iterator[None]:
+    """Note why a run failed, unless the others would fail for the same reason."""
+    try:
+        yield
+    except (SettingsError, StoreError, BudgetReached):
+        raise
+    except Exception as error:
+        failures[planned.name] = f"{type(error).__name__}: {error}"
+
+
+def _make_shared(runs: Sequence[PlannedRun], run: RunDirectory, failures: Failures) -> None:
     """Cubes and fits that the runs have in common: made once, so that a run's own time is that of its training."""
     for planned in runs:
         settings = planned.settings
@@ -105,7 +117,7 @@ def _make_shared(runs: Sequence[PlannedRun], run: RunDirectory) -> None:
         calibration = replace(settings.calibration, stage="features")
         outputs = replace(settings.outputs, dir=path)
         shared = settings.model_copy(update={"calibration": calibration, "outputs": outputs})
-        with RunDirectory.create(shared, "calibrate", planned.arguments) as opened:
+        with _noted(failures, planned), RunDirectory.create(shared, "calibrate", planned.arguments) as opened:
             calibrate(shared, opened)
 
 
@@ -144,7 +156,7 @@ def _start(planned: PlannedRun) -> subprocess.Popen[bytes]:
     }
     uri = planned.settings.tracking.uri
     environment = {**inherited, **({f"{ENVIRONMENT_PREFIX}TRACKING__URI": uri} if uri else {})}
-    with _log(planned.path).open("wb") as log:
+    with (planned.path / OUTPUT).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "spectramind", "train", "--config", str(config)],
             stdin=subprocess.DEVNULL,
@@ -156,13 +168,9 @@ def _start(planned: PlannedRun) -> subprocess.Popen[bytes]:
     return process
 
 
-def _log(path: Path) -> Path:
-    return path / "output.log"
-
-
 def _last_line(runs: Sequence[PlannedRun], name: str, code: int) -> str:
     path = next(planned.path for planned in runs if planned.name == name)
-    lines = _log(path).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (path / OUTPUT).read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
 
 

@@ -148,9 +148,7 @@ def ablate(invocation: Invocation) -> None:
     _print_plan("ablate", settings, needs_data=True)
     for planned in sweep.runs(Path()):
         print(f"run {planned.name:<9} {' '.join(planned.arguments) or 'the settings as they are'}")
-    if settings.ablation.strategy == "smart":
-        space = f"{len(sweep.axes)} settings with {sweep.size} combinations"
-        print(f"configurations  {sweep.most_points}, each chosen after the ones before, of {space}")
+    print(f"sweep      {sweep}{', each chosen by the results before' * (settings.ablation.strategy == 'smart')}")
 
 
 @command(app, "test", keys=PLACES)

@@ -137,9 +137,7 @@ def as_html(board: Leaderboard, choices: Choices, metric: str, failures: Mapping
         choices=choices,
         columns=_shown(board),
         metric=metric,
-        weights={
-            name: weight for name, weight in WEIGHTS.items() if all(getattr(r, name) is not None for r in board.rows)
-        },
+        weights=_weights(board),
         failures=failures,
         plots=_plots(board),
     )
@@ -173,6 +171,19 @@ def _axes(board: Leaderboard, choices: Choices) -> list[str]:
 def _shown(board: Leaderboard) -> list[Column]:
     """The columns of which something is known."""
     return [column for column in COLUMNS if any(column.value(row) is not None for row in board.rows)]
+
+
+def _weights(board: Leaderboard) -> dict[str, float]:
+    """Weights of the composite score by heading, as far as it could use them."""
+    headings = {
+        "score": "Score",
+        "nll": "NLL",
+        "calibration_gap": "Gap",
+        "seconds": "Training s",
+        "violations": "Violations",
+    }
+    known = [name for name in WEIGHTS if all(getattr(row, name) is not None for row in board.rows)]
+    return {headings[name]: WEIGHTS[name] for name in known}
 
 
 def _line(cells: list[str]) -> str:

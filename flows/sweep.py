@@ -89,6 +89,9 @@ class Sweep:
         options = self.settings.ablation
         return min(options.max_runs // max(len(options.seeds), 1), self.size)
 
+    def __str__(self) -> str:
+        return f"{self.most_points} of {self.size} combinations ({self.settings.ablation.strategy})"
+
     def runs(self, folder: Path) -> list[PlannedRun]:
         """The runs of all points so far, in `folder`/runs. SettingsError if two would be the same."""
         seeds = self.settings.ablation.seeds or (None,)

@@ -16,7 +16,9 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 
-COMMANDS = ["run", "simulate", "calibrate", "train", "predict", "submit", "calibrate-temp", "score", "test", "ui"]
+COMMANDS = [
+    *("run", "simulate", "calibrate", "train", "predict", "submit", "calibrate-temp", "score", "ablate", "test", "ui")
+]
 
 
 def spectramind(

@@ -162,5 +162,9 @@ def test_paired_bootstrap() -> None:
     noise = paired_bootstrap(base + rng.normal(0.0, 0.02, 200), base)
     assert noise.low < noise.difference < noise.high
     assert paired_bootstrap(base, base).difference == 0.0
+    shift = np.array([-0.03, 0.0, 0.03])[:, None]
+    seeds = paired_bootstrap(base + shift, np.tile(base, (3, 1)))
+    assert seeds.difference == pytest.approx(0.0, abs=1e-12)
+    assert seeds.high == pytest.approx(0.03, abs=0.005)  # all three draws the luckiest seed: 1 of 27
     with pytest.raises(InputError):
         paired_bootstrap(base, base[:5])

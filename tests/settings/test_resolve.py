@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from settings import yaml_text
 from settings.groups import parameters
-from settings.resolve import MAX_JOBS, RENAMED, RenamedSettingWarning, expand_sweep, resolve
+from settings.resolve import MAX_JOBS, RENAMED, RenamedSettingWarning, expand_sweep, resolve, swept, with_overrides
 from settings.tree import settings_hash
 from spectramind.errors import SettingsError
 
@@ -206,3 +206,17 @@ def test_sweeps_are_bounded() -> None:
     values = ",".join(map(str, range(40)))
     with pytest.raises(SettingsError, match=f"{MAX_JOBS}"):
         expand_sweep([f"a={values}", f"b={values}"])
+
+
+def test_the_key_and_values_of_an_argument() -> None:
+    assert swept("a.b=1, 2,[3,4]") == ("a.b", ["1", "2", "[3,4]"])
+    assert swept("model=analytic") == ("model", ["analytic"])
+
+
+def test_overrides_on_resolved_settings_equal_the_same_on_the_command_line(tmp_path: Path) -> None:
+    shared = [f"data.root={tmp_path}", "tracking.uri=http://user:secret@host", "model.kernel_widths=[1.0,0.5]"]
+    own = ["simulation=tiny", "uncertainty.stage=none", "model.kernel_widths[1]=0.4"]
+    assert with_overrides(resolve(shared), own) == resolve([*shared, *own])
+    assert with_overrides(resolve(shared), []) == resolve(shared)
+    with pytest.raises(SettingsError, match="did you mean"):
+        with_overrides(resolve(shared), ["uncertainty.stag=none"])
