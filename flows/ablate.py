@@ -49,9 +49,9 @@ def ablate(settings: Settings, run: RunDirectory | None = None) -> Leaderboard:
     SpectraMindError at the end if one did.
     """
     with ExitStack() as resources:
-        run = run or resources.enter_context(RunDirectory.create(settings, "ablate"))
         sweep = Sweep.planned(settings)
-        sweep.open(run)
+        run = run or resources.enter_context(RunDirectory.create(settings, "ablate"))
+        sweep.write(run)
         print(f"sweep     {sweep}", flush=True)
         failures: Failures = {}
         _run_all(sweep, sweep.runs(run.path), run, failures)

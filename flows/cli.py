@@ -139,12 +139,12 @@ def ablate(invocation: Invocation) -> None:
     if _only_shown(invocation, settings):
         return
     _require_data(settings)
-    if not settings.runtime.dry_run:
-        _one_run(invocation, arguments, settings, _ablate)
-        return
     from flows.sweep import Sweep
 
     sweep = Sweep.planned(settings)
+    if not settings.runtime.dry_run:
+        _one_run(invocation, arguments, settings, _ablate)
+        return
     _print_plan("ablate", settings, needs_data=True)
     for planned in sweep.runs(Path()):
         print(f"run {planned.name:<9} {' '.join(planned.arguments) or 'the settings as they are'}")

@@ -29,18 +29,13 @@ SEEDS_KEY = "runtime.seed"
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run: the `configuration` it belongs to, its name and seed, its overrides and all its settings."""
+    """One run: the `configuration` it belongs to, its name and directory, its overrides and all its settings."""
 
     configuration: str
     name: str
+    path: Path
     arguments: tuple[str, ...]
     settings: Settings
-
-    @property
-    def path(self) -> Path:
-        path = self.settings.outputs.dir
-        assert path is not None
-        return path
 
     @property
     def is_done(self) -> bool:
@@ -61,20 +56,21 @@ class Sweep:
 
     @classmethod
     def planned(cls, settings: Settings) -> Sweep:
-        """The sweep that `settings.ablation` describes. SettingsError for values that no run can take."""
-        options = settings.ablation
-        axes = _axes(options.sweep)
-        most = options.max_runs // max(len(options.seeds), 1)
-        if len(set(options.seeds)) < len(options.seeds) or not most:
-            raise SettingsError(
-                f"ablation.seeds={list(options.seeds)}: expected distinct seeds, at most ablation.max_runs="
-                f"{options.max_runs} of them"
-            )
+        """The sweep that `settings.ablation` describes, as far as it has come if it is in `outputs.dir` already.
+
+        SettingsError for values that no run can take, and if `outputs.dir` has another sweep.
+        """
+        options, axes = settings.ablation, _axes(settings.ablation.sweep)
+        if len(set(options.seeds)) < len(options.seeds) or len(options.seeds) > options.max_runs:
+            limit = f"at most ablation.max_runs={options.max_runs}"
+            raise SettingsError(f"ablation.seeds={list(options.seeds)}: expected distinct seeds, {limit} of them")
         for axis in axes:
             _require_distinct([f"{axis.key}={choice}" for choice in axis.choices], settings)
-        seed = settings.runtime.seed
-        points = [] if options.strategy == "smart" else select_points(axes, options.strategy, most, seed)
-        sweep = cls(settings, axes, points)
+        sweep = cls(settings, axes, [])
+        if settings.outputs.dir is not None and (settings.outputs.dir / SWEEP).is_file():
+            sweep.points = sweep._points_in(settings.outputs.dir / SWEEP)
+        elif options.strategy != "smart":
+            sweep.points = select_points(axes, options.strategy, sweep.most_points, settings.runtime.seed)
         sweep.runs(Path())
         return sweep
 
@@ -104,29 +100,28 @@ class Sweep:
                 raise _same_run(" ".join(twin.arguments), " ".join(run.arguments))
         return runs
 
-    def open(self, run: RunDirectory) -> None:
-        """Write `sweep.json`, or go on with the one that is there. SettingsError if it is another sweep's."""
-        path = run.path / SWEEP
-        if path.is_file():
-            try:
-                known = json.loads(path.read_text(encoding="utf-8"))
-                identity, points = known["identity"], [tuple(point) for point in known["points"]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    path, "the list of a sweep's runs", str(error), "Choose another outputs.dir."
-                ) from error
-            if identity != self._identity():
-                raise SettingsError(f"{run.path} holds a sweep with other settings; choose another outputs.dir")
-            self.points = points
-        self.write(run)
-
     def write(self, run: RunDirectory) -> None:
-        """Write the list of runs chosen so far."""
+        """Write `sweep.json`, the list of runs chosen so far."""
         listed = [
             {"name": planned.name, "arguments": planned.arguments, "config_hash": settings_hash(planned.settings)}
             for planned in self.runs(run.path)
         ]
         run.write_json(SWEEP, {"identity": self._identity(), "points": self.points, "runs": listed})
+
+    def choices(self, configuration: str) -> dict[str, str]:
+        """Axis to choice of a configuration."""
+        return dict(zip((axis.key for axis in self.axes), self.points[int(configuration)], strict=True))
+
+    def _points_in(self, path: Path) -> list[Point]:
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            identity, points = known["identity"], [tuple(point) for point in known["points"]]
+        except (ValueError, KeyError, TypeError) as error:
+            cure = "Choose another outputs.dir."
+            raise InputError(path, "the list of a sweep's runs", str(error), cure) from error
+        if identity != self._identity():
+            raise SettingsError(f"{path.parent} holds a sweep with other settings; choose another outputs.dir")
+        return points
 
     def _identity(self) -> dict[str, Any]:
         """What a sweep that goes on must have in common with the one that began."""
@@ -151,13 +146,9 @@ class Sweep:
         tracking = replace(settings.tracking, register_models=False)
         if tracking.experiment == EXPERIMENT:
             tracking = replace(tracking, experiment=f"{EXPERIMENT}_ablate")
-        outputs = replace(settings.outputs, dir=folder.absolute() / "runs" / name)
-        own = settings.model_copy(update={"tracking": tracking, "outputs": outputs})
-        return PlannedRun(configuration, name, tuple(arguments), own)
-
-    def choices(self, configuration: str) -> dict[str, str]:
-        """Axis to choice of a configuration."""
-        return dict(zip((axis.key for axis in self.axes), self.points[int(configuration)], strict=True))
+        path = folder.absolute() / "runs" / name
+        own = settings.model_copy(update={"tracking": tracking, "outputs": replace(settings.outputs, dir=path)})
+        return PlannedRun(configuration, name, path, tuple(arguments), own)
 
 
 @dataclass(frozen=True)
