@@ -19,7 +19,6 @@ from spectramind.ablation.leaderboard import Candidate
 from spectramind.ablation.points import Axis, Point, select_points, space_size
 from spectramind.data.layout import open_dataset
 from spectramind.errors import InputError, SettingsError
-from spectramind.submission.table import in_order
 from spectramind.types import Floats, Spectra
 
 SWEEP = "sweep.json"
@@ -189,7 +188,7 @@ def read_results(runs: Sequence[PlannedRun]) -> Results:
 def _candidate(
     name: str, runs: Sequence[PlannedRun], spectra: Mapping[str, Spectra], planets: tuple[str, ...]
 ) -> Candidate:
-    chosen = [in_order(spectra[run.name], planets) for run in runs]
+    chosen = [_of_planets(spectra[run.name], planets) for run in runs]
     seconds = [_training_seconds(run.path) for run in runs]
     return Candidate(
         name,
@@ -197,6 +196,12 @@ def _candidate(
         np.stack([found.sigma for found in chosen]),
         float(np.mean([value for value in seconds if value is not None])) if None not in seconds else None,
     )
+
+
+def _of_planets(spectra: Spectra, planets: Sequence[str]) -> Spectra:
+    row = {planet: index for index, planet in enumerate(spectra.planet_ids)}
+    rows = [row[planet] for planet in planets]
+    return Spectra(tuple(planets), spectra.mean[rows], spectra.sigma[rows])
 
 
 def _training_seconds(path: Path) -> float | None:

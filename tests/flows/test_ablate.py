@@ -6,22 +6,29 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from flows.sweep import Sweep
+from flows.sweep import PlannedRun, Sweep, read_results
+from flows.tables import spectra_frame
 from settings.resolve import resolve
+from settings.tree import settings_hash
 from spectramind.ablation.archive import verify_archive
-from spectramind.errors import SettingsError
+from spectramind.data.layout import open_dataset
+from spectramind.errors import InputError, SettingsError
 from spectramind.simulation.dataset import SimulatedDataset
+from spectramind.types import Floats, Spectra
 
 FAST = (
     *("tracking.enable=false", "dask.scheduler=synchronous", "data.max_planets=8", "uncertainty.min_planets=4"),
@@ -139,8 +146,8 @@ def test_a_smart_sweep_in_parallel_visits_all_points_and_tells_which_runs_failed
     assert not (sweep / "manifest.json").exists()
 
 
-def planned(tmp_path: Path, *arguments: str) -> Sweep:
-    return Sweep.planned(resolve([f"data.root={tmp_path}", *arguments], None, {}))
+def planned(root: Path, *arguments: str) -> Sweep:
+    return Sweep.planned(resolve([f"data.root={root}", *arguments], None, {}))
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(command: Command, tmp_path: Path) -> None:
@@ -183,3 +190,35 @@ def test_a_sweep_that_cannot_be_run_is_refused_before_anything_is(tmp_path: Path
         planned(tmp_path, f"ablation.sweep={json.dumps([sweep])}")
     with pytest.raises(SettingsError, match=r"ablation\.seeds"):
         planned(tmp_path, "ablation.seeds=[1,2]", "ablation.max_runs=1")
+
+
+def finish(run: PlannedRun, planets: Sequence[str], truth: Floats, revision: str = "1", seconds: float = 2.0) -> None:
+    """What a run leaves behind that predicts these planets."""
+    checkpoint = run.path / "checkpoints" / "best.ckpt"
+    checkpoint.mkdir(parents=True)
+    spectra = Spectra(tuple(planets), truth, np.full(truth.shape, 1e-4))
+    spectra_frame(spectra).to_parquet(checkpoint / "out_of_fold.parquet", index=False)
+    (checkpoint / "manifest.json").write_text(json.dumps({"details": {"seconds": seconds}}))
+    done = {"status": "completed", "config_hash": settings_hash(run.settings), "data_rev": revision, "files": {}}
+    (run.path / "manifest.json").write_text(json.dumps(done))
+
+
+def test_runs_are_judged_on_the_planets_that_all_of_them_predict(simulated: SimulatedDataset, tmp_path: Path) -> None:
+    arguments = ('ablation.sweep=["calibration.cosmic_ray_sigma=4,5,6"]', "ablation.seeds=[1,2]")
+    runs = planned(simulated.root, *arguments).runs(tmp_path)
+    planets, truth = open_dataset(simulated.root).labels()
+    finish(runs[0], planets, truth, seconds=2.0)
+    finish(runs[1], planets[::-1], truth[::-1], seconds=4.0)
+    finish(runs[2], planets[1:], truth[1:])
+    finish(runs[3], planets[:-1], truth[:-1])
+    finish(runs[4], planets, truth)  # the other seed of this configuration is missing
+    results = read_results(runs)
+    assert [candidate.name for candidate in results.candidates] == ["000", "001"]
+    assert results.candidates[0].seconds == 3.0
+    assert np.array_equal(results.truth, truth[1:-1])
+    assert all(np.array_equal(found.mean, np.stack([truth[1:-1]] * 2)) for found in results.candidates)
+
+    shutil.rmtree(runs[3].path)
+    finish(runs[3], planets, truth, revision="2")
+    with pytest.raises(InputError, match="another revision"):
+        read_results(runs)
