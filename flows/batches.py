@@ -67,8 +67,8 @@ def make_units(
 def remembered_unit(
     work: Workspace, name: str, target: Path, identity: Mapping[str, Any], write: Callable[[Path], None]
 ) -> str:
-    """The digest of one unit, made here by `write` as the task `name` unless it is done. Its manifest's details tell the
-    seconds that it took."""
+    """The digest of one unit, made here by `write` as the task `name` unless it is done. Its manifest's details tell
+    the seconds that it took."""
 
     def timed(folder: Path) -> dict[str, float]:
         started = monotonic()
