@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from flows.predict import COVARIANCE, FALLBACK_FLAG, FLAGS, PREDICTIONS, write_covariance
+from flows.published import replace_tree
 from flows.run_directory import RunDirectory, store_errors, write_atomically
 from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import SCALING
@@ -70,12 +72,15 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
         ratio = sigma / spectra.sigma
         covariance = read_covariance(source / COVARIANCE, spectra.planet_ids) * ratio[:, :, None] * ratio[:, None, :]
     rescaled = replace(spectra, sigma=sigma, covariance=covariance)
-    with store_errors(target):
-        spectra_frame(rescaled).to_parquet(target / PREDICTIONS, index=False)
-        write_atomically(target / FLAGS, json.dumps(flags, indent=1, sort_keys=True))
-        np.save(target / EVIDENCE, evidence)
+    with store_errors(target), tempfile.TemporaryDirectory(dir=run.path, prefix=".rescaled-") as staging:
+        folder = Path(staging) / target.name
+        folder.mkdir()
+        spectra_frame(rescaled).to_parquet(folder / PREDICTIONS, index=False)
+        (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
+        np.save(folder / EVIDENCE, evidence)
         if covariance is not None:
-            write_covariance(target / COVARIANCE, rescaled)
+            write_covariance(folder / COVARIANCE, rescaled)
+        replace_tree(folder, target)
     return target / PREDICTIONS
 
 

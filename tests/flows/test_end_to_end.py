@@ -246,7 +246,8 @@ def test_sigma_is_scaled_anew_without_training(first: Finished, simulated: Simul
     same = read_predictions(again("same") / "predictions" / "predictions.parquet")
     np.testing.assert_allclose(same.sigma, before.sigma, rtol=1e-12)
     np.testing.assert_array_equal(same.mean, before.mean)
-    other = again("other", "uncertainty.min_planets=4", "uncertainty.min_gain=0")
+    again("other")
+    other = again("other", "uncertainty.min_planets=4", "uncertainty.min_gain=0")  # replaces what is there
     scaling = SigmaScaling.load(other / "checkpoints" / "sigma_scaling.json")
     scaled = read_predictions(other / "predictions" / "predictions.parquet")
     np.testing.assert_allclose(scaled.sigma, scaling.apply(before.sigma), rtol=1e-12)  # nine planets left it as it was
