@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import pytest
 
 from flows.network import LAST, VIOLATIONS
 from flows.run_directory import RunDirectory
-from flows.served_model import NETWORK_USE, NETWORKS, NetworkUse, Predictor
 from settings.resolve import resolve
 from spectramind.errors import BudgetReached
 from spectramind.simulation.dataset import SimulatedDataset
@@ -140,34 +138,37 @@ def test_a_training_out_of_time_delivers_and_goes_on_later(
     assert len(resumed) < len(epochs(first))
 
 
-def test_a_network_with_weight_predicts_the_same_in_another_process(
-    first: Path, simulated: SimulatedDataset, store: Path, tmp_path: Path
+def test_a_network_with_weight_is_served_in_another_process(
+    first: Path, simulated: SimulatedDataset, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weight is put in by hand, since so small a network wins nothing."""
-    from shutil import copytree
+    from spectramind.training import mixture
 
-    checkpoint = copytree(first / "checkpoints" / "best.ckpt", tmp_path / "checkpoint")
-    (checkpoint / NETWORK_USE).write_text(json.dumps(asdict(NetworkUse(1.0, 4, 3, 1))))
-    assert len(list((checkpoint / NETWORKS).iterdir())) == 2
+    def half(analytic: Any, network: Any, *_: Any) -> mixture.Mixture:
+        return mixture.Mixture(0.5, *mixture.mix(analytic, network, 0.5), {"network_weight": 0.5})
+
+    monkeypatch.setattr(mixture, "choose_mixture", half)
+    out = run(simulated, store, tmp_path / "run", "train.mc_dropout_passes=3")
+    written = pd.read_parquet(out / "predictions" / "predictions.parquet").set_index("planet_id")
+    analytic = pd.read_parquet(first / "predictions" / "predictions.parquet").set_index("planet_id")
+    assert np.abs(written / analytic - 1).to_numpy().max() > 1e-6
     stars = pd.read_csv(simulated.root / "test_star_info.csv", dtype={"planet_id": str})
     planets = stars["planet_id"]
     stars["fit"] = [str(next((store / "fits" / "test" / planet).glob("*/fit.npz"))) for planet in planets]
     cubes = [[str(next((store / "cubes" / "test" / f"{p}_0" / "FGS1").glob("[0-9a-f]*")))] for p in planets]
     stars["fgs1"] = [json.dumps(folders) for folders in cubes]
-    here = Predictor.load(checkpoint).predict(stars)
-    written = pd.read_parquet(first / "predictions" / "predictions.parquet")
-    assert np.abs(here.iloc[:, 1:] / written.iloc[:, 1:].to_numpy() - 1).to_numpy().max() > 1e-6
     stars.to_csv(tmp_path / "input.csv", index=False)
     program = """
-import sys, pandas as pd
-from pathlib import Path
-from flows.served_model import _load_pyfunc
-rows = pd.read_csv(sys.argv[2], dtype={"planet_id": str})
-_load_pyfunc(sys.argv[1]).predict(rows).to_parquet(sys.argv[3])
+import sys, mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/spectramind-v50@candidate")
+model.predict(pd.read_csv(sys.argv[2], dtype={"planet_id": str})).to_parquet(sys.argv[3])
 """
-    arguments = [str(checkpoint), str(tmp_path / "input.csv"), str(tmp_path / "output.parquet")]
-    subprocess.run([sys.executable, "-c", program, *arguments], check=True, env=dict(os.environ))
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "output.parquet"), here, rtol=1e-9)
+    arguments = [f"sqlite:///{store / 'mlflow.db'}", str(tmp_path / "input.csv"), str(tmp_path / "output.parquet")]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": ""}
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, cwd=tmp_path, env=environment)
+    served = pd.read_parquet(tmp_path / "output.parquet").set_index("planet_id")
+    pd.testing.assert_frame_equal(served, written, rtol=1e-9)
 
 
 def test_networks_start_from_one_of_simulated_planets(
