@@ -14,7 +14,7 @@ from flows.workspace import OUT_OF_TIME
 from spectramind.cubes.parallel import Outcome
 from spectramind.errors import QuarantineError, StoreError
 from spectramind.provenance.digests import digest_json
-from spectramind.provenance.units import Place, build_unit, verify_unit
+from spectramind.provenance.units import Place, build_unit, read_manifest, verify_unit
 
 if TYPE_CHECKING:
     from flows.progress import Progress
@@ -65,10 +65,16 @@ def make_units(
 
 
 def remembered_unit(
-    work: Workspace, name: str, target: Path, identity: Mapping[str, Any], write: Callable[[Path], None]
+    work: Workspace,
+    name: str,
+    target: Path,
+    identity: Mapping[str, Any],
+    write: Callable[[Path], None],
 ) -> str:
-    """The digest of one unit, made here by `write` as the task `name` unless it is done. Its manifest's details tell
-    the seconds that it took."""
+    """The digest of one unit, made here by `write` as the task `name` unless it is done.
+
+    What it took when it was made is kept in its manifest and noted in `work.seconds`.
+    """
 
     def timed(folder: Path) -> dict[str, float]:
         started = monotonic()
@@ -85,6 +91,7 @@ def remembered_unit(
         return not verify_unit(target, work.digests)
 
     digest: str = remembered(name, digest_json(identity), compute, work.layout.task_results, is_sound)["digest"]
+    work.seconds[target] = read_manifest(target)["details"].get("seconds")
     return digest
 
 

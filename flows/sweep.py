@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.journal import Journal
 from flows.run_directory import RunDirectory, verify_run
 from flows.spectra_files import read_predictions
 from settings.groups import EXPERIMENT
@@ -181,12 +182,17 @@ def read_results(runs: Sequence[PlannedRun]) -> Results:
         where = finished[0].path.parent
         raise InputError(where, "planets that all runs predict", "none", "Sweep settings that keep planets in common.")
     planets = tuple(listed[row] for row in rows)
-    candidates = tuple(_candidate(name, group, spectra, planets) for name, group in whole.items())
+    rules = sorted(set.intersection(*(set(_penalties(run)) for run in finished)))
+    candidates = tuple(_candidate(name, group, spectra, planets, rules) for name, group in whole.items())
     return Results(candidates, np.asarray(labels[rows]))
 
 
 def _candidate(
-    name: str, runs: Sequence[PlannedRun], spectra: Mapping[str, Spectra], planets: tuple[str, ...]
+    name: str,
+    runs: Sequence[PlannedRun],
+    spectra: Mapping[str, Spectra],
+    planets: tuple[str, ...],
+    rules: Sequence[str],
 ) -> Candidate:
     chosen = [_of_planets(spectra[run.name], planets) for run in runs]
     seconds = [_training_seconds(run.path) for run in runs]
@@ -195,6 +201,7 @@ def _candidate(
         np.stack([found.mean for found in chosen]),
         np.stack([found.sigma for found in chosen]),
         float(np.mean([value for value in seconds if value is not None])) if None not in seconds else None,
+        _violations(runs, rules),
     )
 
 
@@ -206,9 +213,22 @@ def _of_planets(spectra: Spectra, planets: Sequence[str]) -> Spectra:
 
 def _training_seconds(path: Path) -> float | None:
     """What the training took when it was computed, even if this run found it in the store."""
-    manifest = json.loads((path / CHECKPOINT / "manifest.json").read_text(encoding="utf-8"))
-    seconds: float | None = manifest["details"].get("seconds")
+    events = Journal(path / "events.jsonl").read()
+    seconds: float | None = [event["seconds"] for event in events if event["event"] == "trained"][-1]
     return seconds
+
+
+def _violations(runs: Sequence[PlannedRun], rules: Sequence[str]) -> float | None:
+    """Mean penalty of `rules`, before weighting."""
+    penalties = [found[rule] for found in map(_penalties, runs) for rule in rules]
+    return float(np.mean(penalties)) if penalties else None
+
+
+def _penalties(run: PlannedRun) -> dict[str, float]:
+    """Rule to mean penalty, empty for a model that has no such rules."""
+    metrics = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    penalties: dict[str, float] = metrics["out_of_fold"].get("violations", {})
+    return penalties
 
 
 def _require_one_revision(runs: Sequence[PlannedRun]) -> None:

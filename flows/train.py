@@ -98,6 +98,8 @@ def _train(work: Workspace) -> Training:
     scaling = SigmaScaling.load(target / SCALING)
     work.run.add_metrics({"out_of_fold": metrics, "sigma_scaling": scaling_log(scaling)})
     work.console.print("\n".join(["Sigma scaling", *scaling_lines(scaling)]), highlight=False)
+    parts = list(work.seconds.values())
+    work.run.journal.event("trained", seconds=None if None in parts else sum(part or 0.0 for part in parts))
     training = replace(training, mlflow_run=record_training(work, training))
     table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
     markdown("checkpoint", f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`")

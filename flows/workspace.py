@@ -80,6 +80,7 @@ class Workspace:
         self.verdicts: dict[str, SuiteResult] = {}
         self.statistics: list[Statistics] = []
         self.figures: Figures | None = None
+        self.seconds: dict[Path, float | None] = {}
         self.set_aside: dict[VisitKey, str] = {}
         self.cut_short = False
         self._resources = resources

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.journal import Journal
 from flows.sweep import PlannedRun, Sweep, read_results
 from flows.tables import spectra_frame
 from settings.resolve import resolve
@@ -192,13 +193,21 @@ def test_a_sweep_that_cannot_be_run_is_refused_before_anything_is(tmp_path: Path
         planned(tmp_path, "ablation.seeds=[1,2]", "ablation.max_runs=1")
 
 
-def finish(run: PlannedRun, planets: Sequence[str], truth: Floats, revision: str = "1", seconds: float = 2.0) -> None:
+def finish(
+    run: PlannedRun,
+    planets: Sequence[str],
+    truth: Floats,
+    revision: str = "1",
+    seconds: float = 2.0,
+    violations: dict[str, float] | None = None,
+) -> None:
     """What a run leaves behind that predicts these planets."""
     checkpoint = run.path / "checkpoints" / "best.ckpt"
     checkpoint.mkdir(parents=True)
     spectra = Spectra(tuple(planets), truth, np.full(truth.shape, 1e-4))
     spectra_frame(spectra).to_parquet(checkpoint / "out_of_fold.parquet", index=False)
-    (checkpoint / "manifest.json").write_text(json.dumps({"details": {"seconds": seconds}}))
+    Journal(run.path / "events.jsonl").event("trained", seconds=seconds)
+    (run.path / "metrics.json").write_text(json.dumps({"out_of_fold": {"violations": violations or {}}}))
     done = {"status": "completed", "config_hash": settings_hash(run.settings), "data_rev": revision, "files": {}}
     (run.path / "manifest.json").write_text(json.dumps(done))
 
@@ -207,14 +216,15 @@ def test_runs_are_judged_on_the_planets_that_all_of_them_predict(simulated: Simu
     arguments = ('ablation.sweep=["calibration.cosmic_ray_sigma=4,5,6"]', "ablation.seeds=[1,2]")
     runs = planned(simulated.root, *arguments).runs(tmp_path)
     planets, truth = open_dataset(simulated.root).labels()
-    finish(runs[0], planets, truth, seconds=2.0)
-    finish(runs[1], planets[::-1], truth[::-1], seconds=4.0)
-    finish(runs[2], planets[1:], truth[1:])
-    finish(runs[3], planets[:-1], truth[:-1])
+    finish(runs[0], planets, truth, seconds=2.0, violations={"smooth": 1.0, "positive": 9.0})
+    finish(runs[1], planets[::-1], truth[::-1], seconds=4.0, violations={"smooth": 2.0, "positive": 9.0})
+    finish(runs[2], planets[1:], truth[1:], violations={"smooth": 3.0})
+    finish(runs[3], planets[:-1], truth[:-1], violations={"smooth": 3.0})
     finish(runs[4], planets, truth)  # the other seed of this configuration is missing
     results = read_results(runs)
     assert [candidate.name for candidate in results.candidates] == ["000", "001"]
     assert results.candidates[0].seconds == 3.0
+    assert [candidate.violations for candidate in results.candidates] == [1.5, 3.0]  # of the rule that all runs have
     assert np.array_equal(results.truth, truth[1:-1])
     assert all(np.array_equal(found.mean, np.stack([truth[1:-1]] * 2)) for found in results.candidates)
 
