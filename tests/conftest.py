@@ -1,4 +1,8 @@
-"""One thread per process for linear algebra: test workers share the cores, and threads that fight are far slower."""
+"""What holds for all tests.
+
+One thread per process for linear algebra: test workers share the cores, and threads that fight are far slower. Examples
+of property tests have no deadline: a busy machine is no failure.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+settings.register_profile("without deadline", deadline=None)
+settings.load_profile("without deadline")
 
 
 @pytest.fixture(scope="session")

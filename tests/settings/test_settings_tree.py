@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -149,7 +148,6 @@ def test_hash_does_not_depend_on_the_working_directory(tmp_path: Path, monkeypat
     assert settings_hash(resolve(["data.root=somewhere"])) == default
 
 
-@examples(deadline=None)
 @given(st.randoms(use_true_random=False), st.integers(0, 2**32 - 1), st.floats(0.001, 0.1))
 def test_hash_does_not_depend_on_the_order_of_keys(order: random.Random, seed: int, scale: float) -> None:
     settings = resolve([f"runtime.seed={seed}", f"transit.drift_scale={scale!r}"])
@@ -164,7 +162,6 @@ def test_hash_does_not_depend_on_the_order_of_keys(order: random.Random, seed: i
     assert settings_hash(Settings.model_validate(shuffled(settings.to_dict()))) == settings_hash(settings)
 
 
-@examples(deadline=None)
 @given(
     st.lists(st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True), max_size=4),
     st.floats(1e-300, 0.1),
