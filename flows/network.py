@@ -209,7 +209,8 @@ def _train_fold(
     from spectramind.training.train import TrainingSet, split_validation, train_network
 
     seed = int(np.random.SeedSequence([work.settings.runtime.seed, fold, member]).generate_state(1)[0])
-    seen = [row for row in range(len(planets)) if row not in set(held_out.folds[fold]) and planets.usable[row]]
+    unseen = set(held_out.folds[fold])
+    seen = [row for row in range(len(planets)) if row not in unseen and planets.usable[row]]
     train, validation = split_validation(seen, work.settings.train.validation_fraction, seed)
     reference = reference_of(work.dataset.labels()[1])
     data = TrainingSet(planets, labels, train, validation, work.dataset.wavelengths_um, reference)
