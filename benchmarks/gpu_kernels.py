@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from settings.resolve import resolve
-from spectramind.models.fgs1_encoder import FGS1Encoder
+from spectramind.models.fgs1_encoder import FGS1Encoder, mamba_layer
 from spectramind.models.options import SSMOptions
-from spectramind.models.ssm import Mamba2, ssd_kernel
+from spectramind.models.ssm import ssd_kernel
 
 PRESETS = ("small", "medium", "base", "large")
 STEPS, VISIT_STEPS = 5_000, 67_500
@@ -84,17 +84,9 @@ def _parity(console: Console) -> bool:
     return agree
 
 
-def _layer(options: SSMOptions, scan: Any) -> Mamba2:
+def _layer(options: SSMOptions, scan: Literal["plain", "kernel"]) -> nn.Module:
     torch.manual_seed(0)
-    return Mamba2(
-        options.d_model,
-        d_state=options.d_state,
-        d_conv=options.d_conv,
-        expand=options.expand,
-        headdim=options.head_dim,
-        chunk=options.chunk,
-        scan=scan,
-    ).cuda()
+    return mamba_layer(replace(options, scan=scan)).cuda()
 
 
 def _differences(plain: nn.Module, other: nn.Module, width: int, dtype: torch.dtype) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from spectramind.submission.table import wide_header
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import Floats, LightCurve, Spectra, Star
 from spectramind.uncertainty.evidence import evidence_of
-from spectramind.uncertainty.scaling import SigmaScaling
+from spectramind.uncertainty.scaling import SigmaScaling, rescaled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +99,7 @@ class Predictor:
             predicted = network_spectra(self.networks, planets, self.use.batch, self.use.passes, self.use.seed)
             mean, sigma = mix((mean, sigma), predicted, self.use.weight)
             if covariance is not None:
-                ratio = sigma / posterior.sigma
-                covariance = covariance * (ratio[:, :, None] * ratio[:, None, :])
+                covariance = rescaled(covariance, sigma / posterior.sigma)
         evidence = evidence_of([fit.summary for fit in fits])
         if covariance is not None:
             covariance = self.scaling.apply_covariance(covariance, evidence)

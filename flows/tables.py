@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spectramind.calibration.statistics import GAUSSIAN_MEDIAN
 from spectramind.calibration.summary import QUANTITIES
 from spectramind.data.layout import SPLITS, Dataset, Split
 from spectramind.provenance.s3 import S3Path
@@ -98,7 +99,7 @@ def with_z_scores(light_curves: pd.DataFrame) -> pd.DataFrame:
         logarithm = np.log(light_curves[name].clip(lower=0.0).astype(float) + quantity.least)
         grouped = logarithm.groupby(light_curves["instrument"])
         deviation = logarithm - grouped.transform("median")
-        spread = 1.4826 * deviation.abs().groupby(light_curves["instrument"]).transform("median")
+        spread = GAUSSIAN_MEDIAN * deviation.abs().groupby(light_curves["instrument"]).transform("median")
         z = (deviation / spread.clip(lower=LEAST_SPREAD)).round(2)
         columns[f"z_{name}"] = z.where(grouped.transform("count") >= FEWEST_TO_COMPARE)
     return light_curves.assign(**columns)

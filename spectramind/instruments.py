@@ -35,9 +35,15 @@ class Instrument:
         return self.last - self.first + 1 if self.dispersed else 1
 
     @property
+    def bin_columns(self) -> slice:
+        """The detector columns that carry bins."""
+        return slice(self.first, self.last + 1)
+
+    @property
     def bin_pixels(self) -> list[int]:
         """Indices into the flattened frame of the pixels in the columns that carry bins, row by row."""
-        return [row * self.columns + column for row in range(self.rows) for column in range(self.first, self.last + 1)]
+        columns = range(self.columns)[self.bin_columns]
+        return [row * self.columns + column for row in range(self.rows) for column in columns]
 
     @property
     def spectral_slice(self) -> slice:

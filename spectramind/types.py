@@ -78,6 +78,10 @@ class CalibrationFrames:
     read: Floats
 
 
+FULL_SCALE = int(np.iinfo(np.uint16).max)
+"""Count at which the analog-to-digital converter is saturated."""
+
+
 class Counts:
     """Counts (frames, R, C) of an exposure, kept as the files hold them: one series per pixel, none of them copied.
 

@@ -11,9 +11,8 @@ from spectramind.calibration.bad_pixels import Repair, hot_pixels, plan_repair
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.errors import QuarantineError
 from spectramind.instruments import Instrument
-from spectramind.types import Adc, CalibrationFrames, Counts, Floats, RawExposure
+from spectramind.types import FULL_SCALE, Adc, CalibrationFrames, Counts, Floats, RawExposure
 
-FULL_SCALE = np.iinfo(np.uint16).max
 _RUNS, _RUN_LENGTH = 16, 5
 """The sample: runs of consecutive pairs, evenly spaced over the visit."""
 _MOST_SATURATED = 0.2

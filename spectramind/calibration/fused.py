@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from spectramind.calibration.aperture import Aperture
 from spectramind.calibration.bad_pixels import Repair, fold_weights
-from spectramind.calibration.detector import FULL_SCALE, Detector
+from spectramind.calibration.detector import Detector
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.calibration.samples import Series
-from spectramind.types import Floats
+from spectramind.types import FULL_SCALE, Floats
 
 _STRETCH = 2048
 """Pairs of one pixel at a time: some 40 KiB of float64."""

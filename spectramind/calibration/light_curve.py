@@ -35,15 +35,17 @@ def to_light_curve(
     bins = time_binning.plan_bins(detector.time_h, options.airs_bin_seconds if dispersed else options.fgs1_bin_seconds)
     usable = usable_pairs(series.saturated)
     flux, edge, outlier = series.flux, series.edge, np.zeros(series.flux.shape, bool)
-    whites = {"": flux.sum(axis=1) + series.removed, "cosmic_rays": flux.sum(axis=1)}
+    white = flux.sum(axis=1)
+    whites = {"": white + series.removed, "cosmic_rays": white}
     changed = {"cosmic_rays": series.replaced_share}
     if options.reject_outliers:
         flux, outlier = cosmic_rays.reject(flux, options.series_sigma * cosmic_rays.scatter(flux))
         edge, _ = cosmic_rays.reject(edge, options.series_sigma * cosmic_rays.scatter(edge))
-        whites["outliers"], changed["outliers"] = flux.sum(axis=1), float(outlier.mean())
+        white = whites["outliers"] = flux.sum(axis=1)
+        changed["outliers"] = float(outlier.mean())
     if options.jitter != "keep":
         flux = flux / (1.0 + position_response(flux, series.moments))
-        whites["jitter"] = flux.sum(axis=1)
+        white = whites["jitter"] = flux.sum(axis=1)
     binned, n_pairs = time_binning.bin_mean(flux, usable, bins)
     edge, _ = time_binning.bin_mean(edge, usable, bins)
     replaced = time_binning.bin_sum((outlier & usable[:, None]).astype(float), bins)
@@ -54,7 +56,7 @@ def to_light_curve(
     if options.subtract_foreground:
         subtracted = area * _foreground_per_pixel(binned[filled], edge[filled], wavelength_um, options)
         binned = binned - subtracted
-        whites["foreground"] = flux.sum(axis=1) - subtracted.sum()
+        whites["foreground"] = white - subtracted.sum()
 
     brightness = binned / np.nanmedian(binned, axis=0)
     pair_variance, borrowed = _pair_variance(brightness, aperture, detector)

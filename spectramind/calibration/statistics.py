@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from spectramind.types import Floats, StepStatistics
 
-_GAUSSIAN_MEDIAN = 1.4826
+GAUSSIAN_MEDIAN = 1.4826
 """Standard deviation of a Gaussian over the median size of its deviations."""
 
 
 def robust_std(deviations: NDArray[Any], axis: int | None = None) -> Floats:
     """Standard deviation of `deviations` from zero, from their median size: a few outliers do not matter."""
-    return np.asarray(_GAUSSIAN_MEDIAN * np.median(np.abs(deviations), axis=axis), dtype=np.float64)
+    return np.asarray(GAUSSIAN_MEDIAN * np.median(np.abs(deviations), axis=axis), dtype=np.float64)
 
 
 def step_statistics(

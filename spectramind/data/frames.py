@@ -13,9 +13,8 @@ from spectramind.data.layout import Dataset, Split
 from spectramind.data.parquet import read_array, read_series
 from spectramind.errors import QuarantineError
 from spectramind.instruments import Instrument
-from spectramind.types import CalibrationFrames, Counts, Floats, RawExposure
+from spectramind.types import FULL_SCALE, CalibrationFrames, Counts, Floats, RawExposure
 
-FULL_SCALE = int(np.iinfo(np.uint16).max)
 LINEARITY_TERMS = 6
 MOST_INVALID = 1e-3
 """Share of pixels or samples that may be not finite; more, and the file is refused."""
@@ -76,7 +75,7 @@ def _references(files: dict[str, Path], instrument: Instrument) -> CalibrationFr
 
 
 def _within_bins(frames: CalibrationFrames, instrument: Instrument) -> CalibrationFrames:
-    columns = slice(instrument.first, instrument.last + 1)
+    columns = instrument.bin_columns
     return CalibrationFrames(
         frames.dark[:, columns],
         frames.dead[:, columns],
@@ -105,7 +104,7 @@ def _invalid(kind: str, planes: Floats) -> NDArray[np.bool_]:
 def _checked_counts(path: Path, series: list[NDArray[Any]], instrument: Instrument) -> Counts:
     if any(pixel.dtype != np.uint16 for pixel in series):
         series = list(_as_counts(path, np.stack(series)))
-    counts = Counts(series, instrument.last + 1 - instrument.first)
+    counts = Counts(series, len(series) // instrument.rows)
     constant = _constant_frames(series)
     lowest = series[0][constant]
     if constant.size / len(counts) > MOST_INVALID and not (lowest == FULL_SCALE).all():

@@ -189,7 +189,7 @@ def _axes(path: Path, wavelengths: Floats) -> dict[str, TimeAxis]:
     dispersion = columns[f"{AIRS.name}-axis2-um"]
     if dispersion.shape != (AIRS.columns,):
         raise InputError(path, f"{AIRS.columns} detector columns", str(len(dispersion)), "Restore the file.")
-    measured = dispersion[AIRS.first : AIRS.last + 1][::-1]
+    measured = dispersion[AIRS.bin_columns][::-1]
     if not np.allclose(measured, wavelengths[AIRS.spectral_slice], rtol=1e-4, atol=0):
         raise InputError(
             path,

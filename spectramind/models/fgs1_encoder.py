@@ -55,8 +55,8 @@ class MambaLayer(nn.Module):
     def __init__(self, options: SSMOptions) -> None:
         super().__init__()
         self.norm = _norm(options)
-        self.fwd = _mamba(options)
-        self.bwd = _mamba(options) if options.bidirectional else None
+        self.fwd = mamba_layer(options)
+        self.bwd = mamba_layer(options) if options.bidirectional else None
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, x_VTd: Tensor, backwards_VT: Tensor, n_steps_V: Tensor) -> Tensor:
@@ -105,7 +105,8 @@ def tokens(encoding_VTS: Tensor, n_steps_V: Tensor, count: int) -> Tensor:
     return torch.stack([F.adaptive_avg_pool1d(steps[:n].T, count).T for steps, n in visits])
 
 
-def _mamba(options: SSMOptions) -> nn.Module:
+def mamba_layer(options: SSMOptions) -> nn.Module:
+    """One direction of a layer, as `options` name it."""
     if options.kind == "mamba1":
         return Mamba1(
             options.d_model,

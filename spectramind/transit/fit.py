@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spectramind.calibration.statistics import GAUSSIAN_MEDIAN
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.joint import Gaussian, SpectrumLikelihood, joint_likelihood, solve
 from spectramind.transit.local_likelihood import LocalLikelihood, LogCurves, covered, linearise, log_curves
@@ -111,7 +112,7 @@ def _without_gross_outliers(curves: LogCurves) -> LogCurves:
     """Drop samples that are far from what all bins do at that time: one such would bend the first fit."""
     centred = curves.log_flux - np.median(curves.log_flux, axis=0)
     own = centred - np.median(centred, axis=1, keepdims=True)
-    scatter = 1.4826 * np.median(np.abs(own), axis=0)
+    scatter = GAUSSIAN_MEDIAN * np.median(np.abs(own), axis=0)
     weight = np.where(np.abs(own) > GROSS_SIGMA * scatter, 0.0, curves.weight)
     return curves.with_noise(weight, curves.patterns, curves.excess)
 
@@ -250,7 +251,7 @@ def _shared_noise(z: Floats) -> tuple[Floats, Floats]:
 
 def _smooth_noise_scale(z: Floats) -> Floats:
     """Robust standard deviation of each column of `z` (T, B), by its running median over neighbouring columns: (B,)."""
-    raw = 1.4826 * np.nanmedian(np.abs(z), axis=0)
+    raw = GAUSSIAN_MEDIAN * np.nanmedian(np.abs(z), axis=0)
     raw = np.where(np.isfinite(raw) & (raw > 0), raw, 1.0)
     half = NOISE_SMOOTHING_BINS // 2
     padded = np.pad(raw, half, mode="reflect") if raw.size > half else np.full(raw.size + 2 * half, np.median(raw))

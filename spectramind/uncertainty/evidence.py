@@ -20,14 +20,15 @@ LARGEST = 3.0
 """Bound of each number: one wild light curve says no more than that it is wild."""
 
 
-def evidence_of(summaries: Sequence[Mapping[str, float]]) -> Floats:
-    """Evidence (instruments, planets, 3) from the summaries of transit fits (`PlanetFit.summary`)."""
+def evidence_of(summaries: Sequence[Mapping[str, float | None]]) -> Floats:
+    """Evidence (instruments, planets, 3) from the summaries of transit fits (`PlanetFit.summary`), in which None, as
+    JSON has it, stands for NaN."""
     return np.stack([[_numbers(summary, instrument.name) for summary in summaries] for instrument in INSTRUMENTS])
 
 
-def _numbers(summary: Mapping[str, float], instrument: str) -> list[float]:
+def _numbers(summary: Mapping[str, float | None], instrument: str) -> list[float]:
     visits = [number for number in range(len(summary)) if f"{RESIDUAL_TESTS[0]}_{instrument}_{number}" in summary]
-    values = np.array([[summary[f"{name}_{instrument}_{n}"] for name in RESIDUAL_TESTS] for n in visits])
+    values = np.array([[summary[f"{name}_{instrument}_{n}"] for name in RESIDUAL_TESTS] for n in visits], float)
     known = values[np.isfinite(values).all(axis=1)] if visits else np.empty((0, 3))
     if not len(known):
         return [0.0] * len(RESIDUAL_TESTS)

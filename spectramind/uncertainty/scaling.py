@@ -94,9 +94,7 @@ class SigmaScaling:
         """D C D (planets, bins, bins) with D = diag(sigma' / sigma): correlations stay, the diagonal is sigma'^2."""
         self._require_bins(covariance.shape[-1])
         sigma = np.sqrt(np.diagonal(covariance, axis1=-2, axis2=-1))
-        ratio = self.apply(sigma, evidence) / sigma
-        scaled: Floats = covariance * (ratio[..., :, None] * ratio[..., None, :])
-        return scaled
+        return rescaled(covariance, self.apply(sigma, evidence) / sigma)
 
     def to_json(self) -> str:
         """All numbers as JSON text, exact to the last bit."""
@@ -161,6 +159,12 @@ class SigmaScaling:
 
 def _bad_record(found: str) -> InputError:
     return InputError("sigma scaling", "a JSON record of offset, exponent, floor and groups", found, "Fit it again.")
+
+
+def rescaled(covariance: Floats, ratio: Floats) -> Floats:
+    """D C D (…, bins, bins) with D = diag(`ratio` (…, bins)): sigmas times the ratio, the same correlations."""
+    scaled: Floats = covariance * (ratio[..., :, None] * ratio[..., None, :])
+    return scaled
 
 
 def fit_sigma_scaling(

@@ -101,7 +101,7 @@ def expose(
             value = (electrons - adc.offset) * adc.gain
             counts[2 * pair + read] = np.clip(np.rint(value), 0, 65535)
     wavelength = np.linspace(1.952, 3.895, 282) if instrument.dispersed else np.array([0.7])
-    columns = slice(instrument.first, instrument.last + 1)
+    columns = instrument.bin_columns
     frames = CalibrationFrames(*(getattr(frames, field.name)[..., columns] for field in fields(frames)))
     return RawExposure(
         "toy", "1", 0, instrument, Counts.from_frames(counts[:, :, columns]), axis, adc, frames, wavelength

@@ -77,8 +77,9 @@ def test_numbers_of_visits_and_of_fits_that_measured_nothing() -> None:
         for name, value in zip(names, (1.5, -3.0, 4.0), strict=True)
     }
     wild = {f"{name}_FGS1_0": 1e9 for name in names} | {f"{name}_AIRS-CH0_0": float("nan") for name in names}
-    evidence = evidence_of([good, wild, {}])
-    assert evidence.shape == (2, 3, 3)
+    of_json = {name: None if np.isnan(value) else value for name, value in wild.items()}
+    evidence = evidence_of([good, wild, {}, of_json])
+    assert evidence.shape == (2, 4, 3)
     assert evidence[1, 0] == pytest.approx([np.log(1.5), np.log(4.0), np.log(5.0)])
-    assert np.all(evidence[0, 1] == LARGEST)
+    assert np.all(evidence[0, [1, 3]] == LARGEST)
     assert np.all(evidence[1, 1:] == 0)
