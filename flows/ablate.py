@@ -21,7 +21,7 @@ from prefect import flow
 from flows.calibrate import calibrate
 from flows.leaderboard_files import headline, print_leaderboard, write_leaderboard
 from flows.published import link, markdown, table
-from flows.run_directory import RunDirectory, verify_run, write_atomically
+from flows.run_directory import RESOLVED, RunDirectory, verify_run, write_atomically
 from flows.sweep import PlannedRun, Sweep, read_results
 from flows.temporary_server import stop_with_this_process
 from flows.train import train_v50
@@ -146,7 +146,7 @@ def _run_processes(runs: Sequence[PlannedRun], at_a_time: int) -> Failures:
 
 
 def _start(planned: PlannedRun) -> subprocess.Popen[bytes]:
-    config = planned.path / "resolved_config.yaml"
+    config = planned.path / RESOLVED
     write_atomically(config, planned.settings.to_yaml())
     # The file has every setting, except that addresses in it have lost their passwords.
     inherited = {

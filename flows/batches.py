@@ -60,6 +60,7 @@ def make_units(
             work.layout.task_results,
             lambda found, batch=batch: _sound(work, batch, found),  # type: ignore[misc]
         )
+        work.run.needs(job.target for job in batch)
         progress.reach(len(batch))
     return rows
 
@@ -91,6 +92,7 @@ def remembered_unit(
         return not verify_unit(target, work.digests)
 
     digest: str = remembered(name, digest_json(identity), compute, work.layout.task_results, is_sound)["digest"]
+    work.run.needs([target])
     work.seconds[target] = read_manifest(target)["details"].get("seconds")
     return digest
 

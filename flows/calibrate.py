@@ -100,7 +100,7 @@ def _calibrate(work: Workspace) -> Calibration:
     for key, reason in refused.items():
         work.warn(f"set aside: planet {key[1]} ({key[0]}), visit {key[2]}: {reason}")
     work.statistics, work.set_aside = statistics, dict(calibration.quarantined)
-    work.run.set_data_rev(work.data_revision)
+    work.run.set_data(work.data_revision, work.file_digests)
     work.console.print(scatter_table(steps_table(statistics)))
     publish_data_quality(work)
     require_enough(work, "train", calibration.reasons("train"))

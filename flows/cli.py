@@ -151,6 +151,56 @@ def ablate(invocation: Invocation) -> None:
     print(f"sweep      {sweep}{', each chosen by the results before' * (settings.ablation.strategy == 'smart')}")
 
 
+@command(app, "replay")
+def replay(
+    invocation: Invocation,
+    original: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the replay.", metavar="DIR")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything, in a store of its own.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop if data, code or libraries have changed.")] = False,
+) -> None:
+    """Repeat a finished run from its own settings; a table of what comes out the same, exit code 1 if it does not."""
+    if invocation.arguments and set(invocation.arguments) - {"runtime.dry_run=true", "runtime.debug=true"}:
+        raise SettingsError("`spectramind replay` takes all settings from the run; leave out the others")
+    from flows.replay import Original
+
+    known = Original.read(original)
+    if invocation.dry_run:
+        print(f"would repeat `{known.command}` of {original}")
+        return
+    settings = known.settings(fresh, out)
+    if _only_shown(invocation, settings):
+        return
+    flow = {"run": _end_to_end, "calibrate": _calibrate, "train": _train, "predict": _predict, "submit": _submit}
+
+    def again(settings: Settings, run: RunDirectory) -> None:
+        from flows.replay import replay as repeat
+
+        repeat(known, settings, run, flow[known.command], strict)
+
+    _one_run(invocation, ["replay", str(original)], settings, again, known.command)
+
+
+@command(app, "gc", keys=("outputs.store", "tracking.uri"))
+def collect_garbage(
+    invocation: Invocation,
+    older_than: Annotated[float, typer.Option(help="Age from which things may go.", metavar="DAYS", min=0)] = 30.0,
+    max_size: Annotated[
+        float | None, typer.Option(help="Then the oldest go, until the rest is this small.", metavar="GIB", min=0)
+    ] = None,
+    units_only: Annotated[bool, typer.Option("--units-only", help="Leave the directories of runs alone.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it only what would go is shown.")] = False,
+) -> None:
+    """Remove old units and runs that nothing needs: no model with an alias, no run that is kept, no process."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    from flows.collect import GIB, Limits, collect
+
+    limits = Limits(older_than, None if max_size is None else int(max_size * GIB), units_only)
+    collect(settings, limits, act=yes and not settings.runtime.dry_run)
+
+
 @command(app, "test", keys=PLACES)
 def check_installation(
     invocation: Invocation,
@@ -213,11 +263,13 @@ def _pipeline(invocation: Invocation, flow: Flow, needs_data: bool = True) -> No
         _one_run(invocation, arguments, settings, flow)
 
 
-def _one_run(invocation: Invocation, arguments: list[str], settings: Settings, flow: Flow) -> None:
+def _one_run(
+    invocation: Invocation, arguments: list[str], settings: Settings, flow: Flow, name: str | None = None
+) -> None:
     from flows.orchestration import configure
     from flows.run_directory import RunDirectory
 
-    with RunDirectory.create(settings, invocation.name, arguments) as opened:
+    with RunDirectory.create(settings, name or invocation.name, arguments) as opened:
         invocation.runs.append(opened.path)
         # Prefect reads its home directory when it is first imported, by the flow.
         configure(settings.outputs.local)

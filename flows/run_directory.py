@@ -8,10 +8,11 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,17 +21,22 @@ from filelock import FileLock, Timeout
 
 from flows.journal import DebugLog, Journal, finite_json, now
 from flows.store_layout import StoreLayout
+from flows.store_use import StoreUse
 from settings.tree import Settings, settings_hash, without_credentials
 from spectramind import __version__
 from spectramind.errors import BudgetReached, SpectraMindError, StoreError
-from spectramind.provenance.digests import file_digest
+from spectramind.provenance.digests import code_digest, file_digest
 from spectramind.provenance.environment import environment_snapshot
+from spectramind.provenance.units import Place
+
+RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
+"""What repeats a run: its settings, what they met, and the digest of each file of the data set."""
 
 RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission")
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (
-    *("resolved_config.yaml", "run_hash_summary_v50.json", "metrics.json"),
+    *(RESOLVED, SUMMARY, DATA_DIGESTS, "metrics.json"),
     *("sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
 )
 """Files at the top of a run, or of a sweep, that its manifest lists if they are there."""
@@ -46,6 +52,7 @@ class RunDirectory:
     arguments: tuple[str, ...]
     journal: Journal
     lock: FileLock = field(repr=False)
+    use: StoreUse = field(repr=False)
     started: float = field(default_factory=time.monotonic)
     data_rev: str | None = None
 
@@ -60,10 +67,12 @@ class RunDirectory:
             _require_writable(settings.outputs.local)
         if bucket := StoreLayout.of(settings.outputs).bucket:
             bucket.require_writable()
-        path = settings.outputs.dir or _new_directory(Path("outputs").absolute())
+        path = settings.outputs.dir or new_directory(Path("outputs").absolute())
         with store_errors(path):
             _require_writable(path)
-            run = cls(path, settings, command, tuple(arguments), Journal(path / "events.jsonl"), _lock(path))
+            lock = _lock(path)
+            use = StoreUse.begin(StoreLayout.of(settings.outputs), path)
+            run = cls(path, settings, command, tuple(arguments), Journal(path / "events.jsonl"), lock, use)
             run._begin()
         return run
 
@@ -87,6 +96,11 @@ class RunDirectory:
             write_atomically(path, json.dumps(finite_json(value), indent=1, allow_nan=False) + "\n")
         return path
 
+    def needs(self, units: Iterable[Place]) -> None:
+        """Note units of the store that this run stands on."""
+        with store_errors(self.use.file):
+            self.use.needs(units)
+
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Add to `metrics.json`; a metric of the same name is replaced."""
         self.write_json("metrics.json", {**self.metrics(), **metrics})
@@ -97,9 +111,10 @@ class RunDirectory:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return known
 
-    def set_data_rev(self, digest: str) -> None:
-        """Record the digest of the data set that the run works on."""
+    def set_data(self, digest: str, files: Mapping[str, str]) -> None:
+        """Record the data set that the run works on: the digest of all, and of each of its `files` by name."""
         self.data_rev = digest
+        self.write_json(DATA_DIGESTS, files)
         self._write_summary()
 
     def __enter__(self) -> RunDirectory:
@@ -115,12 +130,13 @@ class RunDirectory:
             if error is None:
                 raise
         finally:
+            self.use.end()
             self.lock.release()
 
     def _begin(self) -> None:
-        for name in ("manifest.json", "metrics.json"):
+        for name in ("manifest.json", "metrics.json", DATA_DIGESTS):
             (self.path / name).unlink(missing_ok=True)
-        write_atomically(self.path / "resolved_config.yaml", self.settings.to_yaml())
+        write_atomically(self.path / RESOLVED, self.settings.to_yaml())
         self._write_summary()
         self.journal.event(
             "start", command=self.command, arguments=self.arguments, config_hash=settings_hash(self.settings)
@@ -136,9 +152,11 @@ class RunDirectory:
             "config_hash": settings_hash(self.settings),
             "sm_config_hash": os.environ.get("SM_CONFIG_HASH", "unknown"),
             "data_rev": self.data_rev,
+            "code_digests": dict(_code_digests()),
+            "working_directory": str(Path.cwd()),
             **environment_snapshot(),
         }
-        self.write_json("run_hash_summary_v50.json", summary)
+        self.write_json(SUMMARY, summary)
 
     def _end(self, error: BaseException | None) -> None:
         status = _status(error)
@@ -159,7 +177,7 @@ class RunDirectory:
             DebugLog.of(self.settings.outputs.local).entry(self.command, status, self.arguments, facts)
 
     def _write_manifest(self, status: str) -> None:
-        summary = json.loads((self.path / "run_hash_summary_v50.json").read_text(encoding="utf-8"))
+        summary = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
         manifest = {
             "status": status,
             "command": self.command,
@@ -178,6 +196,12 @@ class RunDirectory:
         top = [self.path / name for name in RESULT_FILES]
         below = [path for name in RESULT_FOLDERS for path in (self.path / name).rglob("*")]
         return sorted(path for path in (*top, *below) if path.is_file())
+
+
+@cache
+def _code_digests() -> Mapping[str, str]:
+    """Digest of the sources of each package: a commit says nothing of files that differ from it."""
+    return {package: code_digest(package) for package in ("spectramind", "flows", "settings")}
 
 
 def verify_run(path: Path) -> list[str]:
@@ -234,7 +258,7 @@ def _require_writable(folder: Path) -> None:
         probe.flush()
 
 
-def _new_directory(parent: Path) -> Path:
+def new_directory(parent: Path) -> Path:
     """A directory of its own for this run, however many start in the same second."""
     start = datetime.now()
     while True:

@@ -55,6 +55,20 @@ class StoreLayout:
         return self.root / "predictions"
 
     @property
+    def references(self) -> Path:
+        """What each run needs of the store."""
+        return self.root / "runs"
+
+    @property
+    def use_lock(self) -> Path:
+        return self.root / ".in_use"
+
+    @property
+    def trash(self) -> Path:
+        """What is no longer in the store, until it is deleted."""
+        return self.root / ".trash"
+
+    @property
     def prefect_home(self) -> Path:
         return self.root / "prefect"
 

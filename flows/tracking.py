@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flows.orchestration import TELEMETRY_OFF
 from flows.store_layout import StoreLayout
 from settings.tree import without_credentials
+from spectramind.errors import StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -221,6 +222,24 @@ def tracked_run(
         tracker.finish("FAILED")
         raise
     tracker.finish("FINISHED")
+
+
+def aliased_models(destination: Destination) -> list[dict[str, str]]:
+    """The tags of each training run whose model has an alias, such as the champion; none without a registry.
+
+    Raises StoreError if the registry does not answer: what it would protect is then unknown.
+    """
+    if destination.artifacts is not None and not Path(destination.uri.removeprefix("sqlite:///")).exists():
+        return []
+    try:
+        client = _client(destination)
+        found = client.search_registered_models(f"name='{REGISTERED_MODEL}'")
+        versions = {version for model in found for version in model.aliases.values()}
+        ids = [client.get_model_version(REGISTERED_MODEL, version).run_id for version in sorted(versions)]
+        return [dict(client.get_run(run_id).data.tags) for run_id in ids if run_id]
+    except Exception as error:
+        address = without_credentials(destination.uri)
+        raise StoreError(f"MLflow at {address} does not say which models are in use ({error}); start it") from error
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -147,6 +147,16 @@ class Workspace:
         visits = {f"{v.split}/{v.planet_id}/{v.visit}": dict(v.inputs) for v in self.visits}
         return digest_json({"metadata": self.metadata, "visits": visits})
 
+    @property
+    def file_digests(self) -> dict[str, str]:
+        """Digest of each file that the run reads; those of a visit as split/planet/visit/name."""
+        files = dict(self.metadata)
+        for visit in self.visits:
+            place = f"{visit.split}/{visit.planet_id}/{visit.visit}"
+            own = {f"{place}/{name}": digest for name, digest in visit.inputs.items() if name not in self.metadata}
+            files.update(own)
+        return files
+
     def labels(self, planet_ids: tuple[str, ...]) -> Floats:
         """True depths (planets, 283) of these train planets."""
         listed, depths = self.dataset.labels()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +17,8 @@ from spectramind.provenance.digests import file_digest
 UNKNOWN = "unknown"
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout, if the package runs from one."""
+
+NVIDIA = Path("/proc/driver/nvidia")
 
 LIBRARIES = (
     "spectramind", "numpy", "scipy", "numba", "polars", "pyarrow", "pandas", "dask", "distributed", "zarr", "numcodecs",
@@ -27,10 +31,10 @@ def environment_snapshot() -> dict[str, Any]:
     """What a run's files record of its environment; a value that cannot be known is the word `unknown`.
 
     Keys: git_commit (with `-dirty` if files differ from it), dvc_rev (None unless the checkout holds a `.dvc` folder),
-    docker_image, poetry_lock_hash (SHA-256 of requirements.lock), python, platform, cpu_count, ram_bytes,
-    torch_version, cuda_version, driver_version, libraries (name: version of those installed).
+    docker_image, poetry_lock_hash (SHA-256 of requirements.lock), python, platform, cpu_model, cpu_count, ram_bytes,
+    gpus (their names), torch_version, cuda_version, driver_version, libraries (name: version of those installed).
     """
-    return {**_snapshot(), "libraries": dict(_snapshot()["libraries"])}
+    return copy.deepcopy(_snapshot())
 
 
 @functools.cache
@@ -45,11 +49,13 @@ def _snapshot() -> dict[str, Any]:
         "poetry_lock_hash": file_digest(lock) if lock.is_file() else UNKNOWN,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu_model": _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or UNKNOWN,
         "cpu_count": os.cpu_count(),
         "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
         "torch_version": libraries.get("torch", UNKNOWN),
         "cuda_version": os.environ.get("CUDA_VERSION") or _cuda_version(),
-        "driver_version": os.environ.get("NVIDIA_DRIVER_VERSION") or UNKNOWN,
+        "driver_version": os.environ.get("NVIDIA_DRIVER_VERSION") or _driver_version(),
         "libraries": libraries,
     }
 
@@ -65,6 +71,30 @@ def _cuda_version() -> str:
     """Of the CUDA runtime that comes with PyTorch's wheels."""
     names = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12")
     return next((version for name in names if (version := _version(name))), UNKNOWN)
+
+
+def _gpus(drivers: Path = NVIDIA) -> list[str]:
+    """Names of the NVIDIA GPUs as their kernel module lists them."""
+    return [_field(path, "Model") or UNKNOWN for path in sorted(drivers.glob("gpus/*/information"))]
+
+
+def _driver_version(drivers: Path = NVIDIA) -> str:
+    """Of the NVIDIA kernel module."""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)", _text(drivers / "version"))
+    return found[1] if found else UNKNOWN
+
+
+def _field(path: Path, name: str) -> str | None:
+    """The first value of `name` in a file of lines `name: value`."""
+    found = re.search(rf"^{name}\s*:\s*(.+?)\s*$", _text(path), re.MULTILINE)
+    return found[1] if found else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _git_commit() -> str:

@@ -183,6 +183,16 @@ def discard_unit(path: Place, *, only_damaged: bool = False, patience_s: float =
         return True
 
 
+def set_aside(path: Path, target: Path) -> bool:
+    """Move a unit out of the store in one step, unless a process is building it; returns whether it was moved."""
+    try:
+        with _unit_lock(path, 0.0), _store_errors(path):
+            path.rename(target)
+            return True
+    except StoreError:
+        return False
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the unit at `path`. Raises StoreError if it is missing or damaged."""
     try:

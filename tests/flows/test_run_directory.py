@@ -44,7 +44,7 @@ def test_fifty_runs_in_one_second_have_fifty_directories(tmp_path: Path) -> None
 def test_a_run_leaves_its_settings_its_environment_and_a_manifest(settings: Settings) -> None:
     with RunDirectory.create(settings, "run", ["runtime.seed=7"]) as run:
         (run.folder("submission") / "submission.csv").write_text("planet_id\n")
-        run.set_data_rev("abc")
+        run.set_data("abc", {"train.csv": "def"})
         run.add_metrics({"score": 0.5})
         run.add_metrics({"nll": float("nan")})
         assert not (run.path / "manifest.json").exists()
@@ -53,12 +53,15 @@ def test_a_run_leaves_its_settings_its_environment_and_a_manifest(settings: Sett
     assert summary["config_hash"] == settings_hash(settings)
     assert summary["data_rev"] == "abc"
     named = {"git_commit", "dvc_rev", "docker_image", "poetry_lock_hash", "cuda_version", "torch_version"}
+    named |= {"code_digests", "working_directory", "cpu_model", "cpu_count", "ram_bytes", "gpus", "libraries"}
+    assert json.loads((run.path / "data_digests.json").read_text()) == {"train.csv": "def"}
     assert named <= set(summary)
     assert json.loads((run.path / "metrics.json").read_text()) == {"score": 0.5, "nll": None}
     manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["metrics"] == {"score": 0.5, "nll": None}
     assert manifest["seed"] == 7
     assert set(manifest["files"]) == {
+        "data_digests.json",
         "metrics.json",
         "resolved_config.yaml",
         "run_hash_summary_v50.json",
