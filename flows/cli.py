@@ -181,6 +181,27 @@ def replay(
     _one_run(invocation, ["replay", str(original)], settings, again, known.command)
 
 
+@command(app, "analyze-log")
+def analyze_log(
+    invocation: Invocation,
+    runs: Annotated[Path, typer.Argument(metavar="[RUNS]", help="Folder that holds runs, at any depth.")] = Path(
+        "outputs"
+    ),
+    markdown: Annotated[Path | None, typer.Option("--md", help="Also write Markdown.", metavar="FILE")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Also write CSV.", metavar="FILE")] = None,
+) -> None:
+    """The runs so far: when, what, how they ended, settings, commit, score, time, warnings; damaged ones too."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would list the runs in {runs}")
+        return
+    from flows.history import analyze_log as analyze
+
+    analyze(runs, markdown, table)
+
+
 @command(app, "gc", keys=("outputs.store", "tracking.uri"))
 def collect_garbage(
     invocation: Invocation,
