@@ -148,7 +148,7 @@ def _calibrated_visits(work: Workspace) -> tuple[list[CalibratedUnits], dict[Vis
         with work.progress(f"Calibrating {instrument.name}", len(work.visits), planets) as progress:
             for split in SPLITS:
                 visits = [visit for visit in work.visits if visit.split == split]
-                jobs = [_job(work, visit, instrument) for visit in visits]
+                jobs = [cube_job(work, visit, instrument) for visit in visits]
                 rows = make_units(work, f"calibrate {split} {instrument.name}", calibrate_unit, jobs, progress)
                 for visit, job, row in zip(visits, jobs, rows, strict=True):
                     if row["digest"] is None:
@@ -160,7 +160,8 @@ def _calibrated_visits(work: Workspace) -> tuple[list[CalibratedUnits], dict[Vis
     return [units for key, units in calibrated.items() if key not in refused], refused
 
 
-def _job(work: Workspace, visit: Visit, instrument: Instrument) -> CubeJob:
+def cube_job(work: Workspace, visit: Visit, instrument: Instrument) -> CubeJob:
+    """The calibration of one instrument of a visit."""
     options, cubes = work.settings.calibration.options, work.settings.cubes
     identity = cube_identity(visit.planet_id, visit.visit, instrument, visit.inputs, options, cubes)
     return CubeJob(

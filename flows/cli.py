@@ -5,6 +5,7 @@ Everything heavy is imported inside the command that needs it, so that `--help` 
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +203,31 @@ def analyze_log(
     analyze(runs, markdown, table)
 
 
+@command(app, "freeze")
+def freeze(
+    invocation: Invocation,
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="Name of the state.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    out: Annotated[Path, typer.Option(help="Folder of all frozen states.", metavar="DIR")] = Path("outputs/frozen"),
+    git_tag: Annotated[bool, typer.Option("--git-tag", help="Also make an annotated tag of this name.")] = False,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Freeze although files differ from the commit, and say which.")
+    ] = False,
+) -> None:
+    """One verified folder with a run's evidence: settings, lock, packages, digests, submission; if asked, a tag."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would freeze {run} as {out / tag}")
+        return
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z._-]{0,99}", tag) or ".." in tag or tag.endswith((".", ".lock")):
+        raise SettingsError(f"TAG={tag!r}: expected letters, digits, `.`, `_` and `-`, as in v0.50.0-best")
+    from flows.freeze import freeze as write
+
+    write(tag, run, out, git_tag=git_tag, allow_dirty=allow_dirty)
+
+
 @command(app, "gc", keys=("outputs.store", "tracking.uri"))
 def collect_garbage(
     invocation: Invocation,
@@ -237,6 +263,32 @@ def check_installation(
     from flows.selftest import selftest
 
     selftest(settings, deep)
+
+
+@command(app, "preflight", keys=("runtime.budget_hours", "dask", *PLACES))
+def preflight(
+    invocation: Invocation,
+    planets: Annotated[int, typer.Option(help="Test planets to forecast for.", metavar="N", min=1)] = 1100,
+    train_planets: Annotated[
+        int | None, typer.Option(help="Train planets; by default those of the data set.", metavar="N", min=0)
+    ] = None,
+    limit_hours: Annotated[float, typer.Option(help="When the notebook is ended.", metavar="H", min=0)] = 9.0,
+) -> None:
+    """Will a run fit into a Kaggle notebook? Times a few planets on this machine; exit code 2 if it will not."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    _require_data(settings)
+    if settings.runtime.dry_run:
+        print(f"would time a few planets of {settings.data.root} and forecast {planets}")
+        return
+    from flows.orchestration import configure
+
+    configure(settings.outputs.local)
+    from flows.preflight import Plan
+    from flows.preflight import preflight as check
+
+    check(settings, Plan(planets, train_planets, limit_hours))
 
 
 @command(app, "ui", keys=("outputs.store",))

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.run_directory import RESULT_FILES, RESULT_FOLDERS, SUMMARY
+from flows.run_directory import RESULT_FILES, RESULT_FOLDERS, RUN_MANIFEST, SUMMARY
 from flows.store_layout import StoreLayout
 from flows.store_use import Reference, references, sole_use
 from flows.tracking import Destination, aliased_models
@@ -35,7 +35,7 @@ UNIT_DEPTHS = {"cubes": 4, "fits": 3, "models": 1, "predictions": 1}
 """How far below its folder of the store a kind of unit lies."""
 
 RUN_ENTRIES = {
-    *RESULT_FILES, *RESULT_FOLDERS, "manifest.json", "events.jsonl", ".lock", "tracking_spool.jsonl", "store", "runs",
+    *RESULT_FILES, *RESULT_FOLDERS, RUN_MANIFEST, "events.jsonl", ".lock", "tracking_spool.jsonl", "store", "runs",
     "shared", "output.log",
 }  # fmt: skip
 """What a run writes. A directory with anything else is somebody's own, too, and stays."""

@@ -50,7 +50,7 @@ def fit_split(work: Workspace, split: Split, calibration: Calibration) -> Fits:
         return work.fits[split]
     if work.settings.calibration.stage != "features":
         raise SettingsError(f"calibration.stage={work.settings.calibration.stage} makes no fits; leave it out")
-    jobs = {planet: _job(work, split, planet, calibration) for planet in calibration.planets(split)}
+    jobs = {planet: fit_job(work, split, planet, calibration) for planet in calibration.planets(split)}
     with work.progress(f"Fitting {split} planets", len(jobs), len(jobs)) as progress:
         rows = make_units(work, f"fit {split}", fit_unit, list(jobs.values()), progress)
     digests = {planet: row["digest"] for planet, row in zip(jobs, rows, strict=True) if row["digest"]}
@@ -87,7 +87,8 @@ def _local(work: Workspace, split: Split, jobs: Mapping[str, FitJob]) -> dict[st
     return {planet: place(planet) for planet in jobs}
 
 
-def _job(work: Workspace, split: Split, planet_id: str, calibration: Calibration) -> FitJob:
+def fit_job(work: Workspace, split: Split, planet_id: str, calibration: Calibration) -> FitJob:
+    """The transit fit of one planet."""
     star = usable_star(work.dataset.star(split, planet_id))
     visits = calibration.visits[split, planet_id]
     options = work.settings.transit

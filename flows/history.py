@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.run_directory import RESOLVED, SUMMARY, write_atomically
+from flows.run_directory import METRICS, RESOLVED, RUN_MANIFEST, SUMMARY, write_atomically
 from spectramind.errors import InputError
 
-EVENTS, MANIFEST, METRICS = "events.jsonl", "manifest.json", "metrics.json"
+EVENTS = "events.jsonl"
 
 MARKS = {SUMMARY, EVENTS, RESOLVED}
 """A folder with one of these is, or was meant to be, a run's."""
@@ -80,12 +80,12 @@ def read_run(path: Path, below: Path) -> RunRow:
     problems: list[str] = []
     summary = _mapping(path / SUMMARY, problems)
     metrics = _mapping(path / METRICS, problems, optional=True)
-    manifest = _mapping(path / MANIFEST, problems, optional=True)
+    manifest = _mapping(path / RUN_MANIFEST, problems, optional=True)
     events = _last_invocation(_events(path / EVENTS, problems))
     starts, ends = (next((e for e in events if e.get("event") == name), {}) for name in ("start", "end"))
     status = _text(ends.get("status")) or "unfinished"
     if status == "completed" and not manifest:
-        problems.append(f"{MANIFEST} is missing")
+        problems.append(f"{RUN_MANIFEST} is missing")
     score_of, score = _best(metrics)
     seconds = ends.get("seconds")
     return RunRow(

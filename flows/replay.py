@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.run_directory import DATA_DIGESTS, RESOLVED, SUMMARY, RunDirectory, new_directory, verify_run
+from flows.run_directory import DATA_DIGESTS, RESOLVED, RUN_MANIFEST, SUMMARY, RunDirectory, new_directory, verify_run
 from flows.tracking import flatten
 from flows.workspace import workspace
 from settings.resolve import resolve
@@ -63,7 +63,7 @@ class Original:
         """InputError if the run is not finished, has been changed since, or cannot be repeated from its settings."""
         if problems := verify_run(path):
             raise InputError(path, "a finished and unchanged run", "; ".join(problems[:3]), "Choose another run.")
-        summary, manifest = (_json(path / name) for name in (SUMMARY, "manifest.json"))
+        summary, manifest = (_json(path / name) for name in (SUMMARY, RUN_MANIFEST))
         if summary["command"] not in REPLAYABLE:
             found = f"one of {summary['command']}"
             raise InputError(path, f"a run of {', '.join(REPLAYABLE)}", found, "Repeat that command by hand.")

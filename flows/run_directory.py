@@ -29,6 +29,7 @@ from spectramind.provenance.digests import code_digest, file_digest
 from spectramind.provenance.environment import environment_snapshot
 from spectramind.provenance.units import Place
 
+METRICS, RUN_MANIFEST = "metrics.json", "manifest.json"
 RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
 """What repeats a run: its settings, what they met, and the digest of each file of the data set."""
 
@@ -36,7 +37,7 @@ RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "s
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (
-    *(RESOLVED, SUMMARY, DATA_DIGESTS, "metrics.json"),
+    *(RESOLVED, SUMMARY, DATA_DIGESTS, METRICS),
     *("sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
 )
 """Files at the top of a run, or of a sweep, that its manifest lists if they are there."""
@@ -103,11 +104,11 @@ class RunDirectory:
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Add to `metrics.json`; a metric of the same name is replaced."""
-        self.write_json("metrics.json", {**self.metrics(), **metrics})
+        self.write_json(METRICS, {**self.metrics(), **metrics})
 
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` holds so far."""
-        path = self.path / "metrics.json"
+        path = self.path / METRICS
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return known
 
@@ -134,7 +135,7 @@ class RunDirectory:
             self.lock.release()
 
     def _begin(self) -> None:
-        for name in ("manifest.json", "metrics.json", DATA_DIGESTS):
+        for name in (RUN_MANIFEST, METRICS, DATA_DIGESTS):
             (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / RESOLVED, self.settings.to_yaml())
         self._write_summary()
@@ -152,7 +153,7 @@ class RunDirectory:
             "config_hash": settings_hash(self.settings),
             "sm_config_hash": os.environ.get("SM_CONFIG_HASH", "unknown"),
             "data_rev": self.data_rev,
-            "code_digests": dict(_code_digests()),
+            "code_digests": dict(code_digests()),
             "working_directory": str(Path.cwd()),
             **environment_snapshot(),
         }
@@ -190,7 +191,7 @@ class RunDirectory:
             "metrics": self.metrics(),
             "files": {str(path.relative_to(self.path)): _description(path) for path in self._results()},
         }
-        self.write_json("manifest.json", manifest)
+        self.write_json(RUN_MANIFEST, manifest)
 
     def _results(self) -> list[Path]:
         top = [self.path / name for name in RESULT_FILES]
@@ -199,7 +200,7 @@ class RunDirectory:
 
 
 @cache
-def _code_digests() -> Mapping[str, str]:
+def code_digests() -> Mapping[str, str]:
     """Digest of the sources of each package: a commit says nothing of files that differ from it."""
     return {package: code_digest(package) for package in ("spectramind", "flows", "settings")}
 
@@ -207,7 +208,7 @@ def _code_digests() -> Mapping[str, str]:
 def verify_run(path: Path) -> list[str]:
     """What is wrong with a run directory, one line each: not finished, or files missing or changed since."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((path / RUN_MANIFEST).read_text(encoding="utf-8"))
         files, status = dict(manifest["files"]), manifest["status"]
     except FileNotFoundError:
         return ["manifest.json: missing, the run is not complete"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +47,12 @@ def selftest(settings: Settings, deep: bool) -> None:
     ]
     if deep:
         checks.append(Check("whole pipeline on a simulated set", lambda: whole_pipeline(settings)))
+    if failed := print_checks(checks, settings.runtime.debug):
+        raise SpectraMindError(f"{failed} of {len(checks)} checks failed")
+
+
+def print_checks(checks: Sequence[Check], debug: bool) -> int:
+    """Print a table of PASS and FAIL; how many checks failed."""
     table = Table(box=box.SIMPLE, show_edge=False)
     for heading in ("", "check", "found"):
         table.add_column(heading, overflow="fold")
@@ -55,14 +61,13 @@ def selftest(settings: Settings, deep: bool) -> None:
         try:
             found, verdict = check.run(), "[green]PASS[/]"
         except Exception as error:
-            if settings.runtime.debug:
+            if debug:
                 raise
             found, verdict = f"{type(error).__name__}: {error}", "[bold red]FAIL[/]"
             failed += 1
         table.add_row(verdict, check.name, escape(found))
     Console().print(table)
-    if failed:
-        raise SpectraMindError(f"{failed} of {len(checks)} checks failed")
+    return failed
 
 
 def libraries() -> str:
@@ -219,10 +224,12 @@ def _run_in(folder: Path, settings: Settings) -> str:
 def submission_report(directory: Path, template: Path | None) -> None:
     """Print what separates a written submission from its template and its manifest. Raises InputError if anything."""
     from spectramind.submission.bundle import verify_bundle
-    from spectramind.submission.checks import diff_lines
+    from spectramind.submission.checks import check_long_table, diff_lines
 
     known = template if template is not None and template.is_file() else None
-    lines = [*diff_lines(directory / "submission.csv", known), *verify_bundle(directory)]
+    lines = diff_lines(directory / "submission.csv", known)
+    lines += [f"submission_long.csv: {problem}" for problem in check_long_table(directory / "submission_long.csv")]
+    lines += verify_bundle(directory)
     console = Console()
     for line in lines:
         console.print(escape(line), soft_wrap=True)

@@ -19,6 +19,7 @@ from settings.tree import Settings, settings_hash
 from spectramind import __version__
 from spectramind.errors import InputError
 from spectramind.provenance.environment import environment_snapshot
+from spectramind.provenance.sbom import SBOM, sbom
 from spectramind.submission.bundle import Origin, verify_bundle, write_bundle
 from spectramind.submission.checks import require_valid
 from spectramind.submission.table import read_template
@@ -32,8 +33,8 @@ TABLE = "submission.csv"
 
 @dataclass(frozen=True)
 class Submission:
-    """The folder with submission.csv, submission_long.csv, submission.zip, coverage_certificate.json and .md, and
-    manifest.json."""
+    """The folder with submission.csv, submission_long.csv, submission.zip, coverage_certificate.json and .md,
+    sbom.cdx.json, and manifest.json."""
 
     path: Path
 
@@ -62,8 +63,8 @@ def _submit(work: Workspace) -> Submission:
         dvc_rev=environment["dvc_rev"],
         docker_image=environment["docker_image"],
     )
-    certificate = certificate_files(work, training, prediction)
-    write_bundle(folder, spectra, expected, origin, work.run.metrics(), companions=certificate)
+    companions = {**certificate_files(work, training, prediction), SBOM: sbom()}
+    write_bundle(folder, spectra, expected, origin, work.run.metrics(), companions=companions)
     for warning in require_valid(folder / TABLE, expected):
         work.warn(str(warning))
     if problems := verify_bundle(folder):

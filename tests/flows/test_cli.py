@@ -18,7 +18,7 @@ from flows.cli import app
 
 COMMANDS = [
     *("run", "simulate", "calibrate", "train", "predict", "submit", "calibrate-temp", "score", "ablate", "test", "ui"),
-    *("replay", "gc", "analyze-log"),
+    *("replay", "gc", "analyze-log", "preflight", "freeze"),
 ]
 
 
@@ -174,7 +174,9 @@ def test_dry_run_checks_the_data_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["simulate", "out"], ["score", "a", "b", "c"], ["test", "--deep"], ["ui"], ["analyze-log"]])
+@pytest.mark.parametrize(
+    "arguments", [["simulate", "out"], ["score", "a", "b", "c"], ["test", "--deep"], ["ui"], ["analyze-log"]]
+)
 def test_dry_runs_of_the_other_commands(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = within(monkeypatch, tmp_path, *arguments, "--dry-run")
     assert done.exit_code == 0

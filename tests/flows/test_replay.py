@@ -75,7 +75,7 @@ def test_what_has_changed_is_named_and_a_different_result_fails(
         with pytest.raises(InputError, match=r"data: as it was then, train\.csv now"):
             again(original, tmp_path / "strict", strict=True)
         assert not (tmp_path / "strict" / "submission").exists()
-        with pytest.raises(SpectraMindError, match="differs from .* in .*metrics"):
+        with pytest.raises(SpectraMindError, match=r"differs from .* in .*metrics"):
             again(original, tmp_path / "other")
     finally:
         labels.write_text(before)
