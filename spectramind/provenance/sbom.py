@@ -21,8 +21,8 @@ def sbom() -> bytes:
     """Name, version, package URL, licence as declared and requirements of every installed distribution."""
     found: dict[str, metadata.Distribution] = {}
     for distribution in metadata.distributions():
-        if distribution.metadata["Name"]:
-            found.setdefault(_normal(distribution.metadata["Name"]), distribution)  # the first on the path is imported
+        if name := _declared(distribution, "Name"):
+            found.setdefault(_normal(name), distribution)  # the first on the path is the one that is imported
     root = found.pop("spectramind", None)
     version = "unknown" if root is None else root.version
     bill: dict[str, Any] = {
@@ -43,8 +43,13 @@ def sbom() -> bytes:
 
 def _library(name: str, distribution: metadata.Distribution) -> dict[str, Any]:
     component = _component("library", name, distribution.version)
-    licence = distribution.metadata["License-Expression"]
+    licence = _declared(distribution, "License-Expression")
     return {**component, "licenses": [{"expression": licence}]} if licence else component
+
+
+def _declared(distribution: metadata.Distribution, field: str) -> str | None:
+    """A field of the metadata. Some finders raise for one that is absent, others do not."""
+    return distribution.metadata[field] if field in distribution.metadata else None
 
 
 def _component(kind: str, name: str, version: str) -> dict[str, Any]:

@@ -100,6 +100,55 @@ def test_a_run_ends_in_a_valid_scored_submission(first: Finished, simulated: Sim
     assert 0.0 <= first.json("metrics.json")["out_of_fold"]["score"] <= 1.0
 
 
+def test_a_run_is_a_whole_bundle_of_evidence(first: Finished) -> None:
+    from flows.run_directory import verify_run
+
+    listed = set(first.json("manifest.json")["files"])
+    assert listed >= {
+        *("resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json", "metrics.json"),
+        *("calibration/data_quality.json", "predictions/covariance.zarr/zarr.json", "predictions/flags.json", *RESULTS),
+        *(f"submission/{name}" for name in ("manifest.json", "coverage_certificate.md", "sbom.cdx.json")),
+    }
+    assert verify_run(first.path) == []
+    submitted = first.json("submission/manifest.json")
+    assert set(submitted) >= {
+        "version",
+        "git_commit",
+        "config_hash",
+        "dvc_rev",
+        "docker_image",
+        "generated_at",
+        "metrics",
+    }
+    assert set(submitted["files"]) | {"manifest.json"} == {p.name for p in (first.path / "submission").iterdir()}
+    summary, data = first.json("run_hash_summary_v50.json"), first.json("data_digests.json")
+    assert submitted["config_hash"] == summary["config_hash"]
+    assert summary["data_rev"] == first.json("manifest.json")["data_rev"]
+    assert {"train.csv", "train_star_info.csv"} <= set(data)
+    assert sum(name.startswith("test/") for name in data) >= 3 * 2
+
+
+def test_the_self_test_names_what_is_wrong_with_either_table(first: Finished, tmp_path: Path, capsys: Any) -> None:
+    from flows.selftest import submission_report
+    from spectramind.errors import InputError
+
+    folder = copy_linked(first.path / "submission", tmp_path / "submission")
+    submission_report(folder, None)
+    for name, row, column in (("submission.csv", 1, 7), ("submission_long.csv", 8, 2)):
+        lines = (folder / name).read_text(encoding="utf-8").splitlines()
+        cells = lines[row].split(",")
+        cells[column] = "-1"
+        lines[row] = ",".join(cells)
+        (folder / name).unlink()
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    capsys.readouterr()
+    with pytest.raises(InputError, match="differences"):
+        submission_report(folder, None)
+    planet, out = cells[0], capsys.readouterr().out
+    assert f"@@ planet {planet}, wl_7 @@" in out
+    assert f"submission_long.csv: error: planet {planet}, column mu, found -1" in out
+
+
 def test_the_ledger_adds_up_to_what_the_score_lacks(first: Finished) -> None:
     metrics, ledgers = first.json("metrics.json"), first.json("diagnostics/score_ledger.json")
     for name, score in (("out_of_fold", metrics["out_of_fold"]["score"]), ("test", metrics["test"]["official"])):
