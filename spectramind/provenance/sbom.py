@@ -48,8 +48,9 @@ def _library(name: str, distribution: metadata.Distribution) -> dict[str, Any]:
 
 
 def _declared(distribution: metadata.Distribution, field: str) -> str | None:
-    """A field of the metadata. Some finders raise for one that is absent, others do not."""
-    return distribution.metadata[field] if field in distribution.metadata else None
+    """A field of the metadata. Indexed, one that is absent is None or a KeyError, as the finder has it."""
+    values = distribution.metadata.get_all(field)
+    return str(values[0]) if values else None
 
 
 def _component(kind: str, name: str, version: str) -> dict[str, Any]:
