@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from flows.history import FROZEN
 from flows.journal import now
 from flows.run_directory import DATA_DIGESTS, METRICS, RESOLVED, RUN_MANIFEST, SUMMARY, code_digests, verify_run
 from spectramind.errors import InputError, StoreError
@@ -104,7 +105,7 @@ def _write(target: Path, run: Path, root: Path, state: GitState) -> None:
             for file in EVIDENCE:
                 if (run / file).is_file():
                     shutil.copy(run / file, folder / file)
-            shutil.copy(run / RUN_MANIFEST, folder / "run_manifest.json")
+            shutil.copy(run / RUN_MANIFEST, folder / FROZEN)
             for part in ("submission", "calibration", "diagnostics"):
                 if (run / part).is_dir():
                     shutil.copytree(run / part, folder / part)

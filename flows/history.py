@@ -24,6 +24,9 @@ EVENTS = "events.jsonl"
 MARKS = {SUMMARY, EVENTS, RESOLVED}
 """A folder with one of these is, or was meant to be, a run's."""
 
+FROZEN = "run_manifest.json"
+"""Marks what `flows.freeze` has copied of a run."""
+
 SCORES = (("test", "official"), ("out_of_fold", "score"), ("after", "score"))
 """Where `metrics.json` has the score that counts most, the best first."""
 
@@ -59,11 +62,12 @@ def analyze_log(folder: Path, markdown: Path | None, table: Path | None) -> list
     if markdown is not None:
         write_atomically(markdown, as_markdown(rows))
     shown = Table(box=box.SIMPLE, show_edge=False)
-    for heading in ("started", "command", "status", "settings", "git", "score", "s", "warnings", "run"):
-        shown.add_column(heading, overflow="fold", justify="right" if heading in ("score", "s", "warnings") else "left")
+    for heading in ("started", "command", "status", "settings", "git", "score", "s", "warn", "run"):
+        numeric, long = heading in ("score", "s", "warn"), heading in ("status", "run")
+        shown.add_column(heading, overflow="fold", no_wrap=not long, justify="right" if numeric else "left")
     for row in rows:
         status = row.status if not row.problems else f"{row.status}; {row.problems}"
-        cells = (row.started[:19], row.command, status, row.settings_hash[:8], _commit(row.git), _score(row.score))
+        cells = (row.started[:16], row.command, status, row.settings_hash[:8], _commit(row.git), _score(row.score))
         shown.add_row(*map(escape, (*cells, _seconds(row.seconds), str(row.warnings), row.run)))
     Console().print(shown)
     return rows
@@ -143,7 +147,7 @@ def _markdown(headings: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterato
 def _run_folders(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _is_store(Path(parent, name)))
-        if MARKS & set(names):
+        if MARKS & set(names) and FROZEN not in names:
             yield Path(parent)
 
 
@@ -207,7 +211,8 @@ def _text(value: Any) -> str:
 
 
 def _commit(git: str) -> str:
-    return git[:8] + ("-dirty" if git.endswith("-dirty") else "")
+    """Short; a star says that files differed from it."""
+    return git[:8] + "*" * git.endswith("-dirty")
 
 
 def _score(score: float | None) -> str:

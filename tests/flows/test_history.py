@@ -37,6 +37,9 @@ def runs(tmp_path: Path) -> dict[str, RunRow]:
             run.add_metrics({"out_of_fold": {"score": 0.1}})
         for file in ("metrics.json", "run_hash_summary_v50.json", "manifest.json"):
             (run.path / file).write_bytes(content.encode(errors="surrogateescape"))
+    (tmp_path / "frozen").mkdir()
+    for name in ("run_manifest.json", "run_hash_summary_v50.json"):
+        (tmp_path / "frozen" / name).write_text("{}")
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "events.jsonl").write_text("")
     return {row.run: row for row in read_runs(tmp_path)}
