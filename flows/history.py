@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -61,13 +61,22 @@ def analyze_log(folder: Path, markdown: Path | None, table: Path | None) -> list
         write_atomically(table, as_csv(rows))
     if markdown is not None:
         write_atomically(markdown, as_markdown(rows))
-    shown = Table(box=box.SIMPLE, show_edge=False)
+    shown = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("started", "command", "status", "settings", "git", "score", "s", "warn", "run"):
         numeric, long = heading in ("score", "s", "warn"), heading in ("status", "run")
-        shown.add_column(heading, overflow="fold", no_wrap=not long, justify="right" if numeric else "left")
+        width = 10 if long else None
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        shown.add_column(heading, overflow="fold", no_wrap=not long, justify=justify, min_width=width)
     for row in rows:
         status = row.status if not row.problems else f"{row.status}; {row.problems}"
-        cells = (row.started[:16], row.command, status, row.settings_hash[:8], _commit(row.git), _score(row.score))
+        cells = (
+            row.started[5:16].replace("T", " "),
+            row.command,
+            status,
+            row.settings_hash[:8],
+            _commit(row.git),
+            _score(row.score),
+        )
         shown.add_row(*map(escape, (*cells, _seconds(row.seconds), str(row.warnings), row.run)))
     Console().print(shown)
     return rows
