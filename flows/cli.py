@@ -161,7 +161,8 @@ def replay(
     strict: Annotated[bool, typer.Option("--strict", help="Stop if data, code or libraries have changed.")] = False,
 ) -> None:
     """Repeat a finished run from its own settings; a table of what comes out the same, exit code 1 if it does not."""
-    if invocation.arguments and set(invocation.arguments) - {"runtime.dry_run=true", "runtime.debug=true"}:
+    given = set(invocation.arguments) - {"runtime.dry_run=true", "runtime.debug=true"}
+    if given or invocation.config or invocation.config_name:
         raise SettingsError("`spectramind replay` takes all settings from the run; leave out the others")
     from flows.replay import Original
 

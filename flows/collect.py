@@ -26,7 +26,7 @@ from flows.store_use import Reference, references, sole_use
 from flows.tracking import Destination, aliased_models
 from settings.tree import Settings
 from spectramind.errors import StoreError
-from spectramind.provenance.units import MANIFEST, read_manifest, set_aside
+from spectramind.provenance.units import MANIFEST, is_being_built, read_manifest, set_aside
 
 DAY_S = 86400.0
 GIB = 2**30
@@ -74,7 +74,8 @@ def collect(settings: Settings, limits: Limits, act: bool) -> None:
         condemned, kept = planned(layout, aliased_models(destination), limits)
         moved = [(item, aside) for item in condemned if (aside := _moved(layout, item)) is not None]
     for item, aside in moved:
-        shutil.rmtree(aside)
+        if aside.exists():  # a sweep has taken its runs along
+            shutil.rmtree(aside)
         if item.reference is not None:
             item.reference.file.unlink(missing_ok=True)
     _remove_leftovers(layout)
@@ -100,7 +101,16 @@ def planned(
         return not (item.kept or needed(item))
 
     def condemn(items: Sequence[Item], until: float) -> None:
-        going.update({item.path: item for item in items if item.finished < until and free(item)})
+        for item in items:  # one at a time: what goes sets others free
+            if item.finished < until and free(item):
+                going[item.path] = item
+
+    def following() -> Iterator[Item]:
+        """Units that no run stands on are worth least; then the oldest run goes and sets its units free."""
+        yield from (unit for unit in units if unit.path not in going and free(unit))
+        while run := next((run for run in runs if run.path not in going and free(run)), None):
+            yield run
+            yield from (unit for unit in units if unit.path not in going and free(unit))
 
     # Runs inside a sweep's directory go before it.
     condemn(sorted(runs, key=lambda item: -len(item.path.parts)), cutoff)
@@ -108,13 +118,11 @@ def planned(
     everything = [*units, *runs]
     if limits.most_bytes is not None:
         left = sum(item.bytes for item in everything if item.path not in going)
-        while left > limits.most_bytes:
-            # A unit that no run stands on is worth least; without one, the oldest run sets its units free.
-            following = next((i for i in everything if i.path not in going and free(i)), None)
-            if following is None:
+        for item in following():
+            if left <= limits.most_bytes:
                 break
-            going[following.path] = following
-            left -= following.bytes
+            going[item.path] = item
+            left -= item.bytes
     return list(going.values()), [item for item in everything if item.path not in going]
 
 
@@ -133,7 +141,8 @@ def _runs(layout: StoreLayout, aliased: Sequence[Mapping[str, str]]) -> Iterator
         elif others:
             kept = f"holds other files ({', '.join(others[:3])})"
         newest = max(path.stat().st_mtime for path in (run / SUMMARY, run / "events.jsonl") if path.is_file())
-        yield Item("run", run, _size(run), newest, kept, reference)
+        own = _size(run) - _size(run / "runs")  # the runs of a sweep are items of their own
+        yield Item("run", run, own, newest, kept, reference)
 
 
 def _units(layout: StoreLayout, in_use: set[str | None]) -> Iterator[Item]:
@@ -148,7 +157,7 @@ def _units(layout: StoreLayout, in_use: set[str | None]) -> Iterator[Item]:
                 finished = (path / MANIFEST).stat().st_mtime
             except (StoreError, KeyError):
                 size, kept, finished = _size(path), "", path.stat().st_mtime
-            yield Item(kind, path, size, finished, kept)
+            yield Item(kind, path, size, finished, "being built" if is_being_built(path) else kept)
 
 
 def _moved(layout: StoreLayout, item: Item) -> Path | None:

@@ -39,7 +39,8 @@ def freeze(tag: str, run: Path, frozen: Path, root: Path = ROOT, *, git_tag: boo
     """Write the folder `frozen`/`tag` with the evidence of the finished `run`, and verify it; with `git_tag` also tag.
 
     InputError if the run is not finished or has changed, if the folder is there already, or if the checkout at `root`
-    differs from its commit or from the code of the run and `allow_dirty` does not say otherwise.
+    differs from its commit or from the code of the run and `allow_dirty` does not say otherwise; with `git_tag` also if
+    the tag is there already or git does not know who makes it.
     """
     if problems := verify_run(run):
         raise InputError(run, "a finished and unchanged run", "; ".join(problems[:3]), "Choose another run.")
@@ -51,7 +52,7 @@ def freeze(tag: str, run: Path, frozen: Path, root: Path = ROOT, *, git_tag: boo
         cure = "Commit, and run again." + ("" if git_tag else " --allow-dirty freezes all the same, and says so.")
         raise InputError(root, "a clean checkout of the run's code", "; ".join(state.problems), cure)
     if git_tag:
-        _require_free_tag(root, tag)
+        _require_taggable(root, tag)
     _write(target, run, root, state)
     if problems := verify_frozen(target):
         raise StoreError(f"{target}: damaged ({'; '.join(problems[:3])}); remove it and repeat")
@@ -142,7 +143,8 @@ def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _require_free_tag(root: Path, tag: str) -> None:
+def _require_taggable(root: Path, tag: str) -> None:
+    _git(root, "var", "GIT_COMMITTER_IDENT")  # fails, and says why, where git does not know who tags
     if _git(root, "tag", "--list", tag):
         raise InputError(root, f"no tag {tag} yet", "one", "Choose another tag.")
 

@@ -25,7 +25,7 @@ from flows.workspace import Visit, Workspace
 from settings.resolve import resolve
 from settings.tree import Settings
 from spectramind.data.layout import SPLITS, Split, open_dataset
-from spectramind.errors import InputError, SpectraMindError
+from spectramind.errors import InputError, SettingsError, SpectraMindError
 from spectramind.instruments import INSTRUMENTS
 from spectramind.provenance.environment import environment_snapshot
 
@@ -153,7 +153,10 @@ def _training_seconds(settings: Settings, planets: int) -> tuple[float, Path] | 
         run = reference.run
         if verify_run(run) or not (run / METRICS).is_file():
             continue
-        known = resolve([], run / RESOLVED)
+        try:
+            known = resolve([], run / RESOLVED)
+        except SettingsError:  # of another version of this project
+            continue
         trained = [event for event in Journal(run / EVENTS).read() if event["event"] == "trained"]
         learned_from = json.loads((run / METRICS).read_text(encoding="utf-8")).get("out_of_fold", {}).get("planets")
         same = (known.model, known.train) == (settings.model, settings.train)

@@ -66,7 +66,8 @@ class Original:
         summary, manifest = (_json(path / name) for name in (SUMMARY, RUN_MANIFEST))
         if summary["command"] not in REPLAYABLE:
             found = f"one of {summary['command']}"
-            raise InputError(path, f"a run of {', '.join(REPLAYABLE)}", found, "Repeat that command by hand.")
+            cure = "Repeat it by hand: its settings do not hold all that it was told. Runs of a sweep are in its runs/."
+            raise InputError(path, f"a run of {', '.join(REPLAYABLE)}", found, cure)
         if not (path / DATA_DIGESTS).is_file():
             raise InputError(path, DATA_DIGESTS, "none", "Choose a run that has read a data set.")
         files = {name: described["sha256"] for name, described in manifest["files"].items()}

@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +56,9 @@ class StoreUse:
             stream.write(lines)
 
     def end(self) -> None:
-        """Let go of the store; safe to repeat."""
-        with suppress(OSError):
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-            os.close(self.descriptor)
+        """Let go of the store, also for processes that have inherited the lock; once."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        os.close(self.descriptor)
 
 
 def references(layout: StoreLayout) -> list[Reference]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import uuid
@@ -186,11 +187,23 @@ def discard_unit(path: Place, *, only_damaged: bool = False, patience_s: float =
 def set_aside(path: Path, target: Path) -> bool:
     """Move a unit out of the store in one step, unless a process is building it; returns whether it was moved."""
     try:
-        with _unit_lock(path, 0.0), _store_errors(path):
+        with _unit_lock(_built_unit(path), 0.0), _store_errors(path):
             path.rename(target)
             return True
     except StoreError:
         return False
+
+
+def is_being_built(path: Path) -> bool:
+    """Whether a process is building the unit at `path`, or the one that `path` is an unfinished sibling of."""
+    lock = _lock_file(_built_unit(path))
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -309,6 +322,16 @@ def _hidden_sibling(target: Path) -> Path:
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
 
 
+def _built_unit(path: Path) -> Path:
+    """The unit that `path` is, or that `path` is a hidden sibling of."""
+    sibling = re.fullmatch(r"\.(.+)\.[0-9a-f]{32}\.partial", path.name)
+    return path.with_name(sibling[1]) if sibling else path
+
+
+def _lock_file(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
+
+
 def _remove_leftovers(target: Path) -> None:
     """Only under the unit's lock, where whoever began them is done with them."""
     for leftover in target.parent.glob(f".{target.name}.{'[0-9a-f]' * 32}.partial"):
@@ -318,7 +341,7 @@ def _remove_leftovers(target: Path) -> None:
 @contextmanager
 def _unit_lock(target: Path, patience_s: float) -> Iterator[None]:
     """Exclusive among all processes and threads. The lock file stays: removing it would let two waiters both win."""
-    path = target.with_name(f".{target.name}.lock")
+    path = _lock_file(target)
     lock = FileLock(path, timeout=patience_s)
     try:
         with _store_errors(target):

@@ -101,6 +101,17 @@ def test_a_directory_with_other_files_and_a_sweep_around_a_kept_run_stay(tmp_pat
     assert plan(tmp_path) == (set(), {"mine", "sweep", "000", "a", "b", "c"})
 
 
+def test_an_old_sweep_goes_with_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = finished(tmp_path, "sweep", "a")
+    inside = finished(tmp_path, "sweep/runs/000", "b")
+    (inside / "output.log").write_bytes(bytes(1 << 20))
+    aged(inside / "output.log")
+    collect(configured(tmp_path, "x"), OLD, act=True)
+    assert not sweep.exists()
+    assert not list((tmp_path / "store" / "fits" / "train").glob("*/*/manifest.json"))
+    assert "freed 0.001 GiB" in capsys.readouterr().out  # each byte counted once
+
+
 def test_the_oldest_go_until_the_rest_is_small_enough(tmp_path: Path) -> None:
     finished(tmp_path, "new", "used", age=False)
     for name in ("1", "2", "3"):
@@ -171,9 +182,16 @@ def test_a_unit_that_is_being_built_stays(tmp_path: Path) -> None:
 
     made = unit(configured(tmp_path, "x"), "orphan")
     path = Path(str(made.path))
+    unfinished = path.with_name(f".{path.name}.{'0' * 32}.partial")
+    unfinished.mkdir()
+    aged(unfinished)
     with FileLock(path.with_name(f".{path.name}.lock")):
+        assert plan(tmp_path) == (set(), {"orphan"})
         collect(configured(tmp_path, "x"), OLD, act=True)
         assert verify_unit(path) == []
+        assert unfinished.is_dir()
+    collect(configured(tmp_path, "x"), OLD, act=True)
+    assert {file.name for file in path.parent.iterdir()} == {f".{path.name}.lock"}
 
 
 def test_an_unreadable_registry_stops_it(tmp_path: Path) -> None:

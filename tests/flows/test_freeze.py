@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -90,6 +91,22 @@ def test_files_that_differ_from_the_commit_are_named(run: Path, checkout: Path, 
     folder = freeze("v1", run, frozen, checkout, git_tag=False, allow_dirty=True)
     assert "requirements.lock" in json.loads((folder / "manifest.json").read_text())["differs"][0]
     assert git(checkout, "tag") == ""
+
+
+def test_nothing_is_written_where_no_tag_can_be_made(
+    run: Path, checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(checkout, "tag", "taken")
+    with pytest.raises(InputError, match="expected no tag taken yet"):
+        freeze("taken", run, tmp_path / "frozen", checkout, git_tag=True, allow_dirty=False)
+    for variable in ("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    git(checkout, "config", "user.useConfigOnly", "true")
+    with pytest.raises(InputError, match="tell me who you are"):
+        freeze("v1", run, tmp_path / "frozen", checkout, git_tag=True, allow_dirty=False)
+    assert not (tmp_path / "frozen").exists()
 
 
 def test_a_run_that_has_changed_or_is_of_other_code_is_not_frozen(run: Path, checkout: Path, tmp_path: Path) -> None:

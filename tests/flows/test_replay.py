@@ -99,3 +99,8 @@ def test_only_a_finished_and_unchanged_run_is_replayed(first: Path, tmp_path: Pa
         Original.read(copy)
     with pytest.raises(InputError, match="not complete"):
         Original.read(tmp_path)
+    places = [f"outputs.dir={tmp_path}/scaled", f"outputs.store={tmp_path}/store"]
+    with RunDirectory.create(resolve(places), "calibrate-temp") as run:
+        pass
+    with pytest.raises(InputError, match="found one of calibrate-temp"):
+        Original.read(run.path)
