@@ -128,6 +128,22 @@ def test_a_run_is_a_whole_bundle_of_evidence(first: Finished) -> None:
     assert sum(name.startswith("test/") for name in data) >= 3 * 2
 
 
+def test_what_the_registered_model_was_made_from_is_never_removed(first: Finished, store: Path) -> None:
+    from flows.collect import Limits, planned
+    from flows.store_layout import StoreLayout
+    from flows.tracking import Destination, aliased_models
+
+    layout = StoreLayout(store)
+    aliased = aliased_models(Destination.of(store, None, "spectramind_v50"))
+    _, kept = planned(layout, aliased, Limits(0.0, most_bytes=0))
+    reasons = {item.path: item.kept for item in kept}
+    assert reasons[first.path.resolve()] == "its model has an alias in the registry"
+    assert "a model in use was made from it" in {reasons.get(path.resolve()) for path in layout.models.iterdir()}
+    cubes = {path.parent.resolve() for path in (store / "cubes").glob("*/*/*/*/manifest.json")}
+    assert cubes
+    assert cubes <= reasons.keys()
+
+
 def test_the_self_test_names_what_is_wrong_with_either_table(first: Finished, tmp_path: Path, capsys: Any) -> None:
     from flows.selftest import submission_report
     from spectramind.errors import InputError
