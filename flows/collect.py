@@ -202,7 +202,7 @@ def _size(folder: Path) -> int:
 
 
 def _show(layout: StoreLayout, gone: Sequence[Item], kept: Sequence[Item], *, acted: bool) -> None:
-    table = Table(box=box.SIMPLE, show_edge=False, title=str(layout.root), title_justify="left")
+    table = Table(box=box.SIMPLE, show_edge=False)
     for heading in ("kind", "removed" if acted else "would go", "GiB", "stay", "GiB"):
         table.add_column(heading, justify="left" if heading == "kind" else "right")
     for kind in [*UNIT_DEPTHS, "run"]:
@@ -212,6 +212,7 @@ def _show(layout: StoreLayout, gone: Sequence[Item], kept: Sequence[Item], *, ac
             row += [str(len(chosen)), f"{sum(item.bytes for item in chosen) / GIB:.3f}"]
         table.add_row(*row)
     console = Console()
+    console.print(f"store {escape(str(layout.root))}", soft_wrap=True, highlight=False)
     console.print(table)
     for item in (item for item in gone if item.kind == "run"):
         console.print(f"run {escape(str(item.path))}", soft_wrap=True, highlight=False)

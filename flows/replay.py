@@ -13,22 +13,25 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.journal import finite_json
 from flows.run_directory import DATA_DIGESTS, RESOLVED, RUN_MANIFEST, SUMMARY, RunDirectory, new_directory, verify_run
 from flows.tracking import flatten
 from flows.workspace import workspace
 from settings.resolve import resolve
 from settings.tree import Settings, settings_hash
 from spectramind.errors import InputError, SpectraMindError
-from spectramind.provenance.digests import file_digest
+from spectramind.provenance.digests import digest_json, file_digest
 
 REPLAYABLE = ("run", "calibrate", "train", "predict", "submit")
 """Commands that depend on nothing but settings and data set."""
 
+QUALITY = "calibration/data_quality.json"
+
 DECISIVE = (
     *("submission/submission.csv", "submission/submission_long.csv", "submission/submission.zip"),
-    *("predictions/predictions.parquet", "calibration/data_quality.json"),
+    *("predictions/predictions.parquet", QUALITY),
 )
-"""Files that a replay must give again byte for byte, as far as the run has them; and so must the metrics."""
+"""Files that a replay must give again, as far as the run has them; and so must the metrics and model weights."""
 
 MOST_NAMED = 5
 """Differing files or metrics that are named; the rest are counted."""
@@ -56,7 +59,7 @@ class Original:
     summary: Mapping[str, Any]
     data: Mapping[str, str]
     metrics: Mapping[str, Any]
-    files: Mapping[str, str]
+    files: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> Original:
@@ -70,8 +73,7 @@ class Original:
             raise InputError(path, f"a run of {', '.join(REPLAYABLE)}", found, cure)
         if not (path / DATA_DIGESTS).is_file():
             raise InputError(path, DATA_DIGESTS, "none", "Choose a run that has read a data set.")
-        files = {name: described["sha256"] for name, described in manifest["files"].items()}
-        return cls(path, summary, _json(path / DATA_DIGESTS), manifest["metrics"], files)
+        return cls(path, summary, _json(path / DATA_DIGESTS), manifest["metrics"], tuple(manifest["files"]))
 
     @property
     def command(self) -> str:
@@ -141,9 +143,8 @@ def _conditions(
 
 
 def _results(original: Original, run: RunDirectory) -> list[Comparison]:
-    made = {name: path for name in original.files if (path := run.path / name).is_file()}
     rows = [
-        Comparison(name, original.files[name][:16], file_digest(made[name])[:16] if name in made else "-", decides=True)
+        Comparison(name, _digest(original.path, name)[:16], _digest(run.path, name)[:16], decides=True)
         for name in original.files
         if name in DECISIVE or name.endswith(".safetensors")
     ]
@@ -151,6 +152,15 @@ def _results(original: Original, run: RunDirectory) -> list[Comparison]:
         changed = _told(flatten(original.metrics), flatten(run.metrics()), values=True)
         rows.append(Comparison("metrics", "as they were", changed or "as they were", decides=True))
     return rows
+
+
+def _digest(run: Path, name: str) -> str:
+    """Of a result; of data quality without its lineage: data, settings and code have lines of their own."""
+    if not (run / name).is_file():
+        return "-"
+    if name == QUALITY:
+        return digest_json(finite_json({**_json(run / name), "lineage": {}}))
+    return file_digest(run / name)
 
 
 def _told(then: Mapping[str, Any], now: Mapping[str, Any], values: bool = False) -> str:

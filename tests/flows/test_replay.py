@@ -92,6 +92,16 @@ def test_other_code_and_another_lock_are_named(first: Path, tmp_path: Path) -> N
         again(replace(original, summary=summary), tmp_path / "again", strict=True)
 
 
+def test_other_code_that_gives_the_same_is_no_difference(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.contracts.code_digest", lambda *_names: "0" * 64)
+    made = again(Original.read(first), tmp_path / "again")
+    quality = [json.loads((run / "calibration" / "data_quality.json").read_text()) for run in (first, made)]
+    assert quality[1].pop("lineage")["code"] == "0" * 64 != quality[0].pop("lineage")["code"]
+    assert quality[0] == quality[1]
+
+
 def test_only_a_finished_and_unchanged_run_is_replayed(first: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(first, tmp_path / "copy"))
     (copy / SUBMISSION).write_text("")
