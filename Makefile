@@ -58,6 +58,7 @@ check: .venv/.ok  ## lint, format, types and import contracts
 bench: .venv/.ok  ## prints measured ratios as a table
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/sequence_layers.py
 
 clean:  ## removes build products and caches; keeps .venv, data and outputs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

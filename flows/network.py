@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,12 +141,29 @@ def fgs1_curves(calibration: Calibration, split: Split, planets: Sequence[str]) 
     ]
 
 
+def network_inputs(
+    work: Workspace, fits: Fits, held_out: HeldOut, calibration: Calibration
+) -> Callable[[], NetworkPlanets]:
+    """The train planets as the network reads them, when they are first asked for."""
+
+    @cache
+    def planets() -> NetworkPlanets:
+        from spectramind.models.network_planets import network_planets
+
+        curves = fgs1_curves(calibration, "train", fits.planets)
+        directions = work.settings.model.network.heads.mu.directions
+        return network_planets(*fits.load(), held_out.spectra, curves, directions)
+
+    return planets
+
+
 def fold_networks(
-    work: Workspace, fits: Fits, held_out: HeldOut, planets: NetworkPlanets, labels: Floats
+    work: Workspace, fits: Fits, held_out: HeldOut, planets: Callable[[], NetworkPlanets], labels: Floats
 ) -> list[FoldNetwork]:
     """`train.members` networks for each fold; fewer if the time budget ends before all of them have begun.
 
-    A network that the budget stops counts with its best epoch so far, and goes on in the next run.
+    A network that the budget stops counts with its best epoch so far, and goes on in the next run. `planets` are asked
+    for only if one is to be trained.
     """
     from flows.pretraining import pretrained
 
@@ -162,7 +180,7 @@ def fold_networks(
 
 
 def train_on_all(
-    work: Workspace, fits: Fits, held_out: HeldOut, planets: NetworkPlanets, labels: Floats
+    work: Workspace, fits: Fits, held_out: HeldOut, planets: Callable[[], NetworkPlanets], labels: Floats
 ) -> FoldNetwork:
     """A network that is trained on all planets. Raises BudgetReached if the time ends before its first epoch does."""
     return _network(work, fits, held_out, planets, labels, None, 0, None)
@@ -179,7 +197,7 @@ def _network(
     work: Workspace,
     fits: Fits,
     held_out: HeldOut,
-    planets: NetworkPlanets,
+    planets: Callable[[], NetworkPlanets],
     labels: Floats,
     fold: int | None,
     member: int,
@@ -205,7 +223,7 @@ def _network(
     progress = work.layout.models / f"{target.name}.training"
 
     def write(folder: Path) -> None:
-        trained = _train(work, held_out, planets, labels, progress, fold, member, start)
+        trained = _train(work, held_out, planets(), labels, progress, fold, member, start)
         if not trained.finished:
             raise _Stopped(trained)
         _save(trained, progress, folder)

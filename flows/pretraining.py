@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from flows.calibrate import calibrate
 from flows.fit import fit_split
-from flows.network import FoldNetwork, analytic_posterior, fgs1_curves, train_on_all
+from flows.network import FoldNetwork, analytic_posterior, network_inputs, train_on_all
 from flows.run_directory import RunDirectory, store_errors
 from flows.simulate import simulate
 from flows.workspace import workspace
@@ -31,8 +31,6 @@ def pretrained(work: Workspace) -> FoldNetwork | None:
 
     Raises BudgetReached if the time budget of the run ends before it has one.
     """
-    from spectramind.models.network_planets import network_planets
-
     settings = work.settings
     if settings.train.pretrain == "none":
         return None
@@ -51,9 +49,7 @@ def pretrained(work: Workspace) -> FoldNetwork | None:
             fits = fit_split(other, "train", calibration)
             labels = other.labels(fits.planets)
             posterior = analytic_posterior(other, fits, labels)
-            directions = simulated.model.network.heads.mu.directions
-            curves = fgs1_curves(calibration, "train", fits.planets)
-            planets = network_planets(*fits.load(), posterior.spectra, curves, directions)
+            planets = network_inputs(other, fits, posterior, calibration)
             return train_on_all(other, fits, posterior, planets, labels)
 
 

@@ -25,10 +25,10 @@ from flows.network import (
     FoldNetwork,
     HeldOut,
     analytic_posterior,
-    fgs1_curves,
     fold_networks,
     held_out_predictions,
     mean_penalties,
+    network_inputs,
     training_inputs,
     violations_table,
 )
@@ -110,15 +110,9 @@ def _v50(
     work: Workspace, fits: Fits, labels: Floats, calibration: Calibration
 ) -> tuple[Path, str, tuple[FoldNetwork, ...]]:
     """The predictor with networks in the store, its digest, and the networks."""
-    from spectramind.models.network_planets import network_planets
-
     inputs = training_inputs(work, fits, labels)
     posterior = analytic_posterior(work, fits, labels)
-    curves = fgs1_curves(calibration, "train", fits.planets)
-    directions = work.settings.model.network.heads.mu.directions
-    loaded, stars = fits.load()
-    planets = network_planets(loaded, stars, posterior.spectra, curves, directions)
-    evidence = evidence_of([fit.summary for fit in loaded])
+    planets = network_inputs(work, fits, posterior, calibration)
     networks = tuple(fold_networks(work, fits, posterior, planets, labels))
     identity = {
         "kind": "V50 predictor",
@@ -135,7 +129,8 @@ def _v50(
     target = unit_path(work.layout.models, identity)
 
     def write(folder: Path) -> None:
-        _write_v50(work, posterior, networks, planets, labels, evidence, folder)
+        evidence = evidence_of([fit.summary for fit in fits.load()[0]])
+        _write_v50(work, posterior, networks, planets(), labels, evidence, folder)
 
     return target, remembered_unit(work, "train", target, identity, write), networks
 
