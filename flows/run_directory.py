@@ -26,7 +26,7 @@ from spectramind.errors import BudgetReached, SpectraMindError, StoreError
 from spectramind.provenance.digests import file_digest
 from spectramind.provenance.environment import environment_snapshot
 
-RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission")
+RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission", "corel", "explain")
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (
