@@ -97,6 +97,10 @@ class AnalyticModel:
     def any_spectrum(self) -> Gaussian:
         return broad_gaussian(self.spectra)
 
+    def nuisance_knowledge(self, fit: PlanetFit, star: Star) -> Gaussian:
+        """What is known of a planet's nuisances before its light curves, but for the drift scales that they ask for."""
+        return _nuisance_knowledge(fit, star, self.nuisances, self.any_spectrum)
+
     def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
         if replace(fit.layout, n_visits=1) != self.layout:
             raise InputError(
@@ -293,10 +297,13 @@ def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any
     one of `any_spectrum`; without information where the fit is flagged."""
     if fit.flags:
         return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
+    return fit.likelihood.integrated(_nuisance_knowledge(fit, star, nuisances, any_spectrum))
+
+
+def _nuisance_knowledge(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
     n_visits = fit.layout.n_visits
     scales = drift_scales(fit.likelihood.nuisances(any_spectrum), star, nuisances, n_visits)
-    mean, covariance = nuisances.mean(star, n_visits), nuisances.covariance(scales)
-    return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
+    return Gaussian.from_moments(nuisances.mean(star, n_visits), nuisances.covariance(scales))
 
 
 def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats, flags: Sequence[tuple[str, ...]]) -> Spectra:
