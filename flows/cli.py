@@ -129,6 +129,24 @@ def corel_train(
     _pipeline(invocation, fit, needs_data=False)
 
 
+@command(app, "explain", keys=("outputs", "dask"))
+def explain(
+    invocation: Invocation,
+    finished: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    planet: Annotated[
+        list[str] | None, typer.Option("--planet", metavar="ID", help="A test planet; may be repeated. All by default.")
+    ] = None,
+) -> None:
+    """What the predictions of a run were made of: noise, neighbours, prior, network; into RUN/explain/."""
+
+    def write(settings: Settings, run: RunDirectory) -> None:
+        from flows.explain import explain_run
+
+        explain_run(finished, tuple(planet or ()), settings, run)
+
+    _pipeline(invocation, write, needs_data=False)
+
+
 @command(app, "score")
 def score(
     invocation: Invocation,
