@@ -108,7 +108,7 @@ def test_the_terms_sum_to_the_variance(planet: Planet) -> None:
 
 
 def test_noise_terms_are_what_drawn_noise_does_to_the_depths(planet: Planet) -> None:
-    """Photons' noise alone, and the motion that bins share alone, drawn into the light curves and fitted."""
+    """Photons' noise alone, and the motion that bins share alone, drawn into the light curves, linearised anew."""
     rng = np.random.default_rng(1)
     gain = planet.covariance()[:N_WAVELENGTHS]
     rest = planet.score([[np.zeros_like(c.residual) for c in cs] for cs in planet.curves])
@@ -137,7 +137,7 @@ def test_noise_terms_are_what_drawn_noise_does_to_the_depths(planet: Planet) -> 
 
 
 def test_assumed_terms_are_what_drawn_nuisances_do_to_the_depths(planet: Planet) -> None:
-    """The drift alone, and the spectrum alone, drawn from what is assumed of them and added to the light curves."""
+    """The drift alone, and the spectrum alone, drawn from what is assumed of them, in the linearised fit."""
     rng = np.random.default_rng(2)
     covariance = planet.covariance()
     layout = planet.fit.layout
