@@ -47,7 +47,7 @@ class Planet:
         self.fit: PlanetFit = fit_planet(self.visits, self.star, OPTIONS)
         self.curves = fitted_curves(self.fit, self.visits, self.star, OPTIONS)
         prior = first_guess(OPTIONS, 7.5)
-        self.nuisance_covariance = prior.covariance([1.0, 1.0])
+        self.nuisance_covariance = prior.covariance(2)
         self.nuisances = Gaussian.from_moments(prior.mean(self.star, 2), self.nuisance_covariance)
         near = np.exp(-((np.arange(N_WAVELENGTHS)[:, None] - np.arange(N_WAVELENGTHS)) ** 2) / 200)
         self.prior_covariance = 1e-4**2 * near + 1e-5**2 * np.eye(N_WAVELENGTHS) + 0.01**2
