@@ -129,7 +129,7 @@ def corel_train(
     _pipeline(invocation, fit, needs_data=False)
 
 
-@command(app, "explain", keys=("outputs", "dask"))
+@command(app, "explain", keys=("outputs",))
 def explain(
     invocation: Invocation,
     finished: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
@@ -142,7 +142,7 @@ def explain(
     def write(settings: Settings, run: RunDirectory) -> None:
         from flows.explain import explain_run
 
-        explain_run(finished, tuple(planet or ()), settings, run)
+        explain_run(finished, planet or (), settings, run)
 
     _pipeline(invocation, write, needs_data=False)
 

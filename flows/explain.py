@@ -1,9 +1,14 @@
-"""What the predictions of a finished run were made of, planet by planet; its store gives fits and light curves."""
+"""What the predictions of a finished run were made of, planet by planet.
+
+Fits and light curves are the units of the store that the run used, found by the digests that it left: nothing is
+calibrated or fitted again.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,172 +16,226 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.calibrate import Calibration, calibrate
-from flows.fit import fit_split
+from flows.explain_figures import draw_heads, draw_noise, draw_times
 from flows.journal import finite_json
-from flows.network import VIOLATIONS, fgs1_curves
+from flows.network import VIOLATIONS
+from flows.passport import PASSPORT, passport_table, planet_passport
 from flows.predict import PREDICTIONS
 from flows.published import replace_tree
 from flows.run_directory import RunDirectory, store_errors
 from flows.scaling import CHECKPOINT, finished_part
 from flows.served_model import MODEL, NETWORKS
 from flows.spectra_files import read_predictions
-from flows.units import light_curves
+from flows.units import FIT, fit_identity
 from flows.workspace import Workspace, workspace
 from settings.resolve import resolve
 from settings.tree import Settings
-from spectramind.data.frames import read_references
+from spectramind.data.layout import usable_star
 from spectramind.errors import InputError
 from spectramind.explain.posterior import PosteriorParts, band_shares, posterior_parts
-from spectramind.instruments import INSTRUMENTS, N_WAVELENGTHS
+from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS
 from spectramind.models.analytic import AnalyticModel
 from spectramind.models.response import correct_response
-from spectramind.transit.fit import PlanetFit, fitted_curves
-from spectramind.types import CalibratedVisit, Star
-from spectramind.uncertainty.noise_passport import (
-    DEPTHS,
-    TERMS,
-    DetectorNoise,
-    NoisePassport,
-    allan_table,
-    noise_passport,
-)
+from spectramind.provenance.units import MANIFEST, AnyPlace, find_digest, read_manifest, read_unit
+from spectramind.transit.fit import PlanetFit
+from spectramind.types import CalibratedVisit, Floats, LightCurve, Spectra, Star
+from spectramind.uncertainty.noise_passport import TERMS, NoisePassport, allan_table
 
-SUMMARY, SIGMAS = "summary.json", "sigma.json"
-PASSPORT, ALLAN, ATTRIBUTION = "noise_passport.parquet", "allan.parquet", "attribution.parquet"
+SUMMARY = "summary.json"
+ALLAN, ATTRIBUTION = "allan.parquet", "attribution.parquet"
 HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", "attention.parquet"
 TOP_BINS = 24
 NEIGHBOURS = 5
-Table = list[dict[str, Any]]
+BACKGROUND = 64
+"""Planets, or all that are explained if these are more, whose mean features Shapley values start from."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A test planet as the run had it; `code` that fitted it."""
+
+    fit: PlanetFit
+    star: Star
+    visits: list[CalibratedVisit]
+    code: str
+
+    @property
+    def fgs1(self) -> list[LightCurve]:
+        return [visit.curves[FGS1.name] for visit in self.visits]
 
 
 @dataclass(frozen=True)
 class _Explained:
-    """One planet: its tables and what is said of it."""
+    """One planet: its passport, tables, the bins that moved most, and the largest errors of the sums."""
 
-    passport: NoisePassport
-    parts: PosteriorParts
-    allan: Table
+    passport: pd.DataFrame
+    allan: pd.DataFrame
+    attribution: pd.DataFrame
     bins: list[int]
+    bands: dict[str, dict[str, float]]
+    passport_error: float
+    attribution_error: float
 
 
-def explain_run(finished: Path, planets: tuple[str, ...], settings: Settings, run: RunDirectory) -> None:
-    """Write `explain/` of the run `finished` for these test planets, or for all that were fitted."""
+def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run: RunDirectory) -> None:
+    """Write `explain/` of the run `finished` for these test planets, or for all that were fitted.
+
+    InputError if `finished` is no finished run, a planet has no fit there, or the store has lost what the run used.
+    """
     config = finished_part(finished / "resolved_config.yaml")
     own = resolve([f"outputs.dir={json.dumps(str(run.path))}", "tracking.enable=false"], config)
     predictions = read_predictions(finished_part(finished / "predictions" / PREDICTIONS))
-    with workspace(own, run, "explain") as work:
-        calibration = calibrate(work.settings, work.run)
-        fits = fit_split(work, "test", calibration)
-        unknown = sorted(set(planets) - set(fits.planets))
-        if unknown:
-            raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
-        chosen = planets or fits.planets
-        loaded = dict(zip(fits.planets, zip(*fits.load(), strict=True), strict=True))
-        model = AnalyticModel.load(finished_part(finished / CHECKPOINT / MODEL))
-        explained = {planet: _explain(work, calibration, model, planet, *loaded[planet]) for planet in chosen}
-        sigma = {planet: predictions.sigma[row] for row, planet in enumerate(predictions.planet_ids)}
-        tables, checks = _tables(explained)
+    digests = _fit_digests(finished)
+    unknown = sorted(set(planets) - set(digests))
+    if unknown:
+        raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
+    model = AnalyticModel.load(finished_part(finished / CHECKPOINT / MODEL))
+    networks = finished / CHECKPOINT / NETWORKS
+    chosen = list(dict.fromkeys(planets)) or list(digests)
+    wanted = (
+        chosen if not networks.is_dir() else list(dict.fromkeys([*chosen, *digests]))[: max(BACKGROUND, len(chosen))]
+    )
+    with (
+        workspace(own, run, "explain") as work,
+        store_errors(finished),
+        tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging,
+    ):
+        fitted = {planet: _fitted(work, finished, planet, digests[planet]) for planet in wanted}
+        _tell_of_other_code(work, fitted)
+        posterior = model.predict([f.fit for f in fitted.values()], [f.star for f in fitted.values()])
+        flags = dict(zip(posterior.planet_ids, posterior.flags, strict=True))
+        for planet in chosen:
+            if flags[planet]:
+                work.warn(f"planet {planet}: left out, its light curves are not used ({', '.join(flags[planet])})")
+        chosen = [planet for planet in chosen if not flags[planet]]
+        if not chosen:
+            raise InputError(finished, "planets whose light curves are used", "none", "Name another planet.")
+        folder = Path(staging) / "explain"
+        folder.mkdir()
+        sigma = dict(zip(predictions.planet_ids, predictions.sigma, strict=True))
         rules = finished / "predictions" / VIOLATIONS
         violations = pd.read_parquet(rules) if rules.exists() else None
-        windows = work.settings.symbolic.windows.by_molecule
-        document = {"planets": list(chosen), "checks": checks, "bands": _bands(explained, windows)}
-        networks = finished / CHECKPOINT / NETWORKS
+        explained = {}
+        for planet in chosen:
+            explained[planet] = _explain(work, model, fitted[planet], sigma[planet], violations, folder)
+        tables = {
+            PASSPORT: pd.concat([e.passport for e in explained.values()], ignore_index=True),
+            ALLAN: pd.concat([e.allan for e in explained.values()], ignore_index=True),
+            ATTRIBUTION: pd.concat([e.attribution for e in explained.values()], ignore_index=True),
+        }
+        document: dict[str, Any] = {
+            "planets": chosen,
+            "checks": {
+                "passport_sum_error": max(e.passport_error for e in explained.values()),
+                "attribution_sum_error": max(e.attribution_error for e in explained.values()),
+            },
+            "bands": _mean_bands([e.bands for e in explained.values()]),
+        }
         if networks.is_dir():
-            found, told = _network_tables(work, calibration, model, loaded, explained, networks)
+            found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder)
             tables |= found
-            document["network"] = told
-        with store_errors(finished), tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging:
-            folder = Path(staging) / "explain"
-            folder.mkdir()
-            for name, table in tables.items():
-                table.to_parquet(folder / name, index=False)
-            for name, value in {
-                SUMMARY: document,
-                SIGMAS: {planet: _sigmas(e, sigma[planet], planet, violations) for planet, e in explained.items()},
-            }.items():
-                (folder / name).write_text(json.dumps(finite_json(value), indent=1, allow_nan=False), encoding="utf-8")
-            for planet, e in explained.items():
-                _draw(e, work.dataset.wavelengths_um, planet, folder / f"noise_{planet}.png")
-            replace_tree(folder, finished / "explain")
+        for name, table in tables.items():
+            table.to_parquet(folder / name, index=False)
+        _write_json(folder / SUMMARY, document)
+        replace_tree(folder, finished / "explain")
         for line in _lines(document):
             work.console.print(line, highlight=False, soft_wrap=True)
         work.console.print(f"written: {finished / 'explain'}", highlight=False, soft_wrap=True)
 
 
-def _explain(
-    work: Workspace, calibration: Calibration, model: AnalyticModel, planet: str, fit: PlanetFit, star: Star
-) -> _Explained:
-    units = calibration.visits["test", planet]
+def _fit_digests(finished: Path) -> dict[str, str]:
+    """Digests of the fits that the run predicted from, by planet."""
+    inputs = read_manifest(finished_part(finished / "predictions" / MANIFEST).parent)["identity"]["inputs"]
+    return {name.removeprefix("fit/"): digest for name, digest in inputs.items() if name.startswith("fit/")}
+
+
+def _fitted(work: Workspace, finished: Path, planet: str, digest: str) -> _Fitted:
+    from spectramind.cubes.store import read_cube
+
+    unit, manifest = _unit(work.layout.fit_unit("test", planet), digest, finished)
+    identity = manifest["identity"]
+    cubes = {name: found for name, found in identity["inputs"].items() if name != "star"}
+    star = usable_star(work.dataset.star("test", planet))
+    if identity["inputs"] != fit_identity(star, cubes, work.settings.transit)["inputs"]:
+        where = work.dataset.root / "test_star_info.csv"
+        raise InputError(where, f"the row of planet {planet} that {finished} has used", "another", "Restore the file.")
     visits = []
-    for unit in units:
-        curves = {name: curve for job in unit.jobs for name, curve in light_curves(job).items()}
-        visits.append(CalibratedVisit(planet, unit.visit.visit, curves, {}, {}))
-    fitted = fitted_curves(fit, visits, star, work.settings.transit)
-    nuisances = model.nuisance_knowledge(fit, star)
-    first = units[0].visit.visit
-    detectors = {i.name: _detector(work, planet, first, i) for i in INSTRUMENTS}
-    passport = noise_passport(visits, fitted, star, fit.layout, model.any_spectrum, nuisances, detectors)
-    measured = correct_response(fit.likelihood.integrated(nuisances), model.response)
-    parts = posterior_parts(measured, model.any_spectrum)
+    for number in sorted({int(name.split("/")[0].removeprefix("visit_")) for name in cubes}):
+        curves: dict[str, LightCurve] = {}
+        for instrument in INSTRUMENTS:
+            parent = work.layout.cube_unit("test", planet, number, instrument.name)
+            cube, _ = _unit(parent, cubes[f"visit_{number}/{instrument.name}"], finished)
+            curves |= read_unit(cube, read_cube).curves
+        visits.append(CalibratedVisit(planet, number, curves, {}, {}))
+    return _Fitted(read_unit(unit, lambda folder: PlanetFit.load(folder / FIT)), star, visits, identity["code"])
+
+
+def _unit(parent: AnyPlace, digest: str, finished: Path) -> tuple[AnyPlace, dict[str, Any]]:
+    found = find_digest(parent, digest)
+    if found is None:
+        cure = f"Run again with --config {finished / 'resolved_config.yaml'}, and explain that run."
+        raise InputError(str(parent), f"what {finished} has used (digest {digest[:12]})", "no longer there", cure)
+    return found
+
+
+def _tell_of_other_code(work: Workspace, fitted: Mapping[str, _Fitted]) -> None:
+    first = next(iter(fitted.values()))
+    today = fit_identity(first.star, {}, work.settings.transit)["code"]
+    if any(f.code != today for f in fitted.values()):
+        work.warn(
+            "the code of the fits has changed since this run: its fits are explained with today's light curve model"
+        )
+
+
+def _explain(
+    work: Workspace,
+    model: AnalyticModel,
+    given: _Fitted,
+    stated: Floats,
+    violations: pd.DataFrame | None,
+    folder: Path,
+) -> _Explained:
+    """Also writes what is the planet's alone."""
+    fit, star = given.fit, given.star
+    planet = fit.planet_id
+    passport, fitted = planet_passport(work.dataset, model, fit, star, given.visits, work.settings.transit)
+    measured = fit.likelihood.integrated(model.nuisance_knowledge(fit, star))
+    parts = posterior_parts(correct_response(measured, model.response), model.any_spectrum)
+    _write_json(folder / f"sigma_{planet}.json", _sigmas(passport, parts, stated, planet, violations))
+    draw_noise(passport, work.dataset.wavelengths_um, planet, folder / f"noise_{planet}.png")
     allan = [
-        {
-            "planet_id": planet,
-            "visit": visit.visit,
-            "instrument": curves.given.instrument,
-            **dict(zip(("samples", "scatter_ppm", "independent_ppm"), row, strict=True)),
-        }
-        for visit, instruments in zip(visits, fitted, strict=True)
+        (planet, visit.visit, curves.given.instrument, *row)
+        for visit, instruments in zip(given.visits, fitted, strict=True)
         for curves in instruments
         for row in allan_table(curves)
     ]
-    given = np.abs(parts.attribution).sum(axis=1)
-    return _Explained(passport, parts, allan, sorted(np.argsort(-given)[:TOP_BINS].tolist()))
-
-
-def _detector(work: Workspace, planet: str, visit: int, instrument: Any) -> DetectorNoise:
-    """Of a typical live pixel: two reads, and the dark current of the longer integration less the shorter."""
-    frames = read_references(work.dataset, "test", planet, visit, instrument)
-    seconds = float(np.ptp(work.dataset.axes[instrument.name].integration_s[:2]))
-    alive = ~frames.dead
-    read = 2 * float(np.median(frames.read[alive])) ** 2
-    return DetectorNoise(read, abs(float(np.median(frames.dark[alive]))) * seconds)
-
-
-def _tables(explained: dict[str, _Explained]) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
-    """The tables of the posterior, and the largest errors of the sums."""
-    passports, attributions = [], []
-    sums, additivity = 0.0, 0.0
-    for planet, e in explained.items():
-        shares = e.passport.terms / e.passport.variance
-        sums = max(sums, float(np.abs(shares.sum(axis=0) - 1).max()))
-        additivity = max(additivity, e.parts.additivity_error)
-        frame = pd.DataFrame({"planet_id": planet, "depth": DEPTHS, "sigma_ppm": 1e6 * np.sqrt(e.passport.variance)})
-        passports.append(frame.assign(**dict(zip(TERMS, shares, strict=True))))
-        bins, sources = np.meshgrid(np.array(e.bins) + 1, np.arange(1, N_WAVELENGTHS + 1), indexing="ij")
-        given = 1e6 * e.parts.attribution[e.bins]
-        attributions.append(
-            pd.DataFrame(
-                {
-                    "planet_id": planet,
-                    "wl": bins.ravel(),
-                    "source_wl": sources.ravel(),
-                    "attribution_ppm": given.ravel(),
-                }
-            )
-        )
-    tables = {
-        PASSPORT: pd.concat(passports, ignore_index=True),
-        ALLAN: pd.DataFrame([row for e in explained.values() for row in e.allan]),
-        ATTRIBUTION: pd.concat(attributions, ignore_index=True),
+    bins = sorted(np.argsort(-np.abs(parts.attribution).sum(axis=1))[:TOP_BINS].tolist())
+    explained, sources = np.meshgrid(np.array(bins) + 1, np.arange(1, N_WAVELENGTHS + 1), indexing="ij")
+    attribution = {
+        "planet_id": planet,
+        "wl": explained.ravel(),
+        "source_wl": sources.ravel(),
+        "attribution_ppm": 1e6 * parts.attribution[bins].ravel(),
     }
-    return tables, {"passport_sum_error": sums, "attribution_sum_error": additivity}
+    # Less the mean of each column, which moves all bins alike: what is left is the shape.
+    shape = parts.attribution - parts.attribution.mean(axis=0)
+    return _Explained(
+        passport_table({planet: passport}),
+        pd.DataFrame(allan, columns=["planet_id", "visit", "instrument", "samples", "scatter_ppm", "independent_ppm"]),
+        pd.DataFrame(attribution),
+        bins,
+        band_shares(shape, work.settings.symbolic.windows.by_molecule),
+        float(np.abs(passport.terms.sum(axis=0) / passport.variance - 1).max()),
+        parts.additivity_error,
+    )
 
 
-def _sigmas(e: _Explained, stated: np.ndarray, planet: str, violations: pd.DataFrame | None) -> dict[str, Any]:
+def _sigmas(
+    passport: NoisePassport, parts: PosteriorParts, stated: Floats, planet: str, violations: pd.DataFrame | None
+) -> dict[str, Any]:
     """By bin: the stated sigma, the fit's own, its terms, bins that its estimate leans on, rules broken worst here."""
-    spread = np.sqrt(np.diag(e.passport.covariance))
-    correlation = e.passport.covariance / (spread[:, None] * spread)
+    spread = np.sqrt(np.diag(passport.covariance))
+    correlation = passport.covariance / (spread[:, None] * spread)
     broken: dict[int, list[str]] = {}
     if violations is not None:
         for row in violations[violations["planet_id"].astype(str) == planet].itertuples():
@@ -184,9 +243,9 @@ def _sigmas(e: _Explained, stated: np.ndarray, planet: str, violations: pd.DataF
                 broken.setdefault(int(row.worst_bin), []).append(str(row.rule))
     told = {}
     for number in range(N_WAVELENGTHS):
-        gain = e.parts.gain[number]
+        gain = parts.gain[number]
         nearest = np.argsort(-np.abs(gain))[:NEIGHBOURS].tolist()
-        shares = e.passport.terms[:, number] / e.passport.variance[number]
+        shares = passport.terms[:, number] / passport.variance[number]
         told[f"wl_{number + 1}"] = {
             "stated_sigma_ppm": 1e6 * float(stated[number]),
             "fit_sigma_ppm": 1e6 * float(spread[number]),
@@ -200,25 +259,23 @@ def _sigmas(e: _Explained, stated: np.ndarray, planet: str, violations: pd.DataF
     return told
 
 
-def _bands(explained: dict[str, _Explained], windows: Any) -> dict[str, dict[str, float]]:
-    """Mean over planets of where the shape of each molecule's bins comes from: attributions less the mean of their
-    column, which moves all bins alike."""
-    found = [band_shares(e.parts.attribution - e.parts.attribution.mean(axis=0), windows) for e in explained.values()]
+def _mean_bands(found: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Mean over planets of where the shape of each molecule's bins comes from."""
     return {
-        molecule: {name: float(np.mean([shares[molecule][name] for shares in found])) for name in found[0][molecule]}
-        for molecule in windows
+        molecule: {name: float(np.mean([shares[molecule][name] for shares in found])) for name in told}
+        for molecule, told in found[0].items()
     }
 
 
 def _network_tables(
     work: Workspace,
-    calibration: Calibration,
-    model: AnalyticModel,
-    loaded: dict[str, tuple[PlanetFit, Star]],
-    explained: dict[str, _Explained],
+    fitted: Mapping[str, _Fitted],
+    posterior: Spectra,
+    explained: Mapping[str, _Explained],
     folder: Path,
+    pictures: Path,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Of the first network of the checkpoint, whatever its weight in the predictions."""
+    """Of the first network in `folder`, whatever its weight in the predictions; figures go to `pictures`."""
     from spectramind.explain.network import GROUPS, edge_attention, head_values, time_attribution
     from spectramind.explain.network import HEADS as OUTPUTS
     from spectramind.models.network_inputs import FGS1_CHANNELS
@@ -227,11 +284,9 @@ def _network_tables(
 
     path = sorted(folder.iterdir())[0]
     network = V50.load(path)
-    fits, stars = zip(*loaded.values(), strict=True)
-    curves = fgs1_curves(calibration, "test", tuple(loaded))
-    directions = network.options.heads.mu.directions
-    planets = network_planets(fits, stars, model.predict(fits, stars), curves, directions)
-    background, rows = planets.batch(range(len(planets))), {planet: row for row, planet in enumerate(loaded)}
+    fits, stars, curves = zip(*((f.fit, f.star, f.fgs1) for f in fitted.values()), strict=True)
+    planets = network_planets(fits, stars, posterior, curves, network.options.heads.mu.directions)
+    background, rows = planets.batch(range(len(planets))), {planet: row for row, planet in enumerate(fitted)}
     heads: list[pd.DataFrame] = []
     times, attentions = [], []
     additivity, completeness = 0.0, 0.0
@@ -245,6 +300,7 @@ def _network_tables(
             frame.insert(0, "output", output)
             frame.insert(0, "planet_id", planet)
             heads.append(frame)
+        draw_heads(shapley, e.bins, planet, pictures / f"heads_shap_{planet}.png")
         along = time_attribution(network, inputs)
         completeness = max(completeness, along.completeness_error)
         for visit, steps in enumerate(along.values):
@@ -253,6 +309,7 @@ def _network_tables(
             frame.insert(0, "visit", visit)
             frame.insert(0, "planet_id", planet)
             times.append(frame)
+        draw_times(along, planet, pictures / f"integrated_gradients_{planet}.png")
         attended = edge_attention(network, inputs)
         if attended is not None:
             (source, target), weights = attended
@@ -287,22 +344,5 @@ def _lines(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _draw(e: _Explained, wavelengths_um: np.ndarray, planet: str, path: Path) -> None:
-    """The terms of each AIRS bin's variance, stacked."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    shares = e.passport.terms[:, 1:N_WAVELENGTHS] / e.passport.variance[1:N_WAVELENGTHS]
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.stackplot(wavelengths_um[1:], np.maximum(shares, 0.0), labels=TERMS)
-        axes.set(
-            xlabel="wavelength (µm)",
-            ylabel="share of variance",
-            ylim=(0, 1),
-            title=f"Planet {planet}: depths' variance",
-        )
-        axes.margins(x=0)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
-        figure.savefig(path, dpi=120, metadata={"Software": None})
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(finite_json(value), indent=1, allow_nan=False), encoding="utf-8")
