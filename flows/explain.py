@@ -85,7 +85,7 @@ def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run:
     config = finished_part(finished / "resolved_config.yaml")
     own = resolve([f"outputs.dir={json.dumps(str(run.path))}", "tracking.enable=false"], config)
     predictions = read_predictions(finished_part(finished / "predictions" / PREDICTIONS))
-    digests = _fit_digests(finished)
+    digests = _fit_digests(finished, predictions.planet_ids)
     unknown = sorted(set(planets) - set(digests))
     if unknown:
         raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
@@ -143,10 +143,10 @@ def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run:
         work.console.print(f"written: {finished / 'explain'}", highlight=False, soft_wrap=True)
 
 
-def _fit_digests(finished: Path) -> dict[str, str]:
+def _fit_digests(finished: Path, planets: Sequence[str]) -> dict[str, str]:
     """Digests of the fits that the run predicted from, by planet."""
     inputs = read_manifest(finished_part(finished / "predictions" / MANIFEST).parent)["identity"]["inputs"]
-    return {name.removeprefix("fit/"): digest for name, digest in inputs.items() if name.startswith("fit/")}
+    return {planet: inputs[f"fit/{planet}"] for planet in planets if f"fit/{planet}" in inputs}
 
 
 def _fitted(work: Workspace, finished: Path, planet: str, digest: str) -> _Fitted:

@@ -18,20 +18,18 @@ from spectramind.transit.joint import Gaussian, inverse, solve
 from spectramind.types import Floats
 
 Windows = Mapping[str, Sequence[tuple[int, int]]]
-FGS1_GROUP, CONTINUUM = "FGS1", "continuum"
 
 
 @dataclass(frozen=True)
 class PosteriorParts:
     """`attribution` (283, 283): what bin j (column) gives to the depth of bin i (row); `gain` likewise; `expected`
-    (283,) before the light curves, `mean` and `covariance` after; `additivity_error`: the largest difference between a
-    row's sum and the change of the depth, over the largest change."""
+    (283,) before the light curves, `mean` after; `additivity_error`: the largest difference between a row's sum and the
+    change of the depth, over the largest change."""
 
     attribution: Floats
     gain: Floats
     expected: Floats
     mean: Floats
-    covariance: Floats
     additivity_error: float
 
 
@@ -44,15 +42,7 @@ def posterior_parts(likelihood: Gaussian, prior: Gaussian) -> PosteriorParts:
     attribution = gain * (solve(likelihood.precision, likelihood.score) - expected)
     change = mean - expected
     error = np.abs(attribution.sum(axis=1) - change).max() / max(float(np.abs(change).max()), 1e-300)
-    return PosteriorParts(attribution, gain, expected, mean, covariance, float(error))
-
-
-def bin_groups(windows: Windows) -> dict[str, list[int]]:
-    """Bins by group: FGS1, each molecule's windows, the rest of AIRS. A bin of two molecules is in both."""
-    groups = {FGS1_GROUP: [0]}
-    groups |= {m: [b for first, last in ranges for b in range(first, last + 1)] for m, ranges in windows.items()}
-    taken = {b for members in groups.values() for b in members}
-    return {**groups, CONTINUUM: [b for b in range(N_WAVELENGTHS) if b not in taken]}
+    return PosteriorParts(attribution, gain, expected, mean, float(error))
 
 
 def band_shares(weight: Floats, windows: Windows) -> dict[str, dict[str, float]]:

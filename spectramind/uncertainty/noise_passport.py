@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cholesky, solve_triangular
 
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.fit import FittedCurves
@@ -77,21 +78,24 @@ def noise_passport(
     known = np.zeros((size, size))
     known[:N_WAVELENGTHS, :N_WAVELENGTHS] = spectrum.precision
     known[N_WAVELENGTHS:, N_WAVELENGTHS:] = nuisances.precision
-    covariance = inverse(likelihood.precision + known)
-    white = covariance[:, AIRS.spectral_slice].mean(axis=1)
-    directions = np.column_stack([covariance[:, :N_WAVELENGTHS], white])
-    variance = np.append(np.diag(covariance)[:N_WAVELENGTHS], white[AIRS.spectral_slice].mean())
+    # In units of what is known before, K = root root': the terms then add up however small a remainder of drift is.
+    root = cholesky(known, lower=True)
+    unit = solve_triangular(root, np.eye(size), lower=True)
+    posterior = inverse(unit @ likelihood.precision @ unit.T + np.eye(size))
+    moved = posterior @ unit[:, :N_WAVELENGTHS]
+    moved = np.column_stack([moved, moved[:, AIRS.spectral_slice].mean(axis=1)])
+    directions = unit.T @ moved
+    covariance = directions[:N_WAVELENGTHS, :N_WAVELENGTHS]
+    variance = np.append(np.diag(covariance), directions[AIRS.spectral_slice, -1].mean())
     terms = dict.fromkeys(TERMS, np.zeros(len(DEPTHS)))
     for position, (visit, instruments) in enumerate(zip(visits, curves, strict=True)):
         for fitted in instruments:
             for name, part in _of_noise(visit, fitted, star, layout, position, directions, detectors).items():
                 terms[name] = terms[name] + part
-    assumed = directions * (known @ directions)
+    assumed = directions * (root @ moved)
     for name, rows in _assumptions(layout).items():
         terms[name] = assumed[rows].sum(axis=0)
-    return NoisePassport(
-        variance, np.stack([terms[name] for name in TERMS]), covariance[:N_WAVELENGTHS, :N_WAVELENGTHS]
-    )
+    return NoisePassport(variance, np.stack([terms[name] for name in TERMS]), covariance)
 
 
 def allan_table(curves: FittedCurves) -> list[tuple[int, float, float]]:
