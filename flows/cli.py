@@ -139,10 +139,10 @@ def explain(
 ) -> None:
     """What the predictions of a run were made of: noise, neighbours, prior, network; into RUN/explain/."""
 
-    def write(settings: Settings, run: RunDirectory) -> None:
+    def write(_settings: Settings, run: RunDirectory) -> None:
         from flows.explain import explain_run
 
-        explain_run(finished, planet or (), settings, run)
+        explain_run(finished, planet or (), run)
 
     _pipeline(invocation, write, needs_data=False)
 

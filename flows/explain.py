@@ -29,7 +29,6 @@ from flows.spectra_files import read_predictions
 from flows.units import FIT, fit_identity
 from flows.workspace import Workspace, workspace
 from settings.resolve import resolve
-from settings.tree import Settings
 from spectramind.data.layout import usable_star
 from spectramind.errors import InputError
 from spectramind.explain.posterior import PosteriorParts, band_shares, posterior_parts
@@ -47,7 +46,7 @@ HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", 
 TOP_BINS = 24
 NEIGHBOURS = 5
 BACKGROUND = 64
-"""Planets, or all that are explained if these are more, whose mean features Shapley values start from."""
+"""Planets, beside those explained, whose mean features Shapley values start from."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class _Explained:
     attribution_error: float
 
 
-def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run: RunDirectory) -> None:
+def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory) -> None:
     """Write `explain/` of the run `finished` for these test planets, or for all that were fitted.
 
     InputError if `finished` is no finished run, a planet has no fit there, or the store has lost what the run used.
@@ -86,20 +85,13 @@ def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run:
     own = resolve([f"outputs.dir={json.dumps(str(run.path))}", "tracking.enable=false"], config)
     predictions = read_predictions(finished_part(finished / "predictions" / PREDICTIONS))
     digests = _fit_digests(finished, predictions.planet_ids)
-    unknown = sorted(set(planets) - set(digests))
-    if unknown:
+    chosen = list(dict.fromkeys(planets or digests))
+    if unknown := [planet for planet in chosen if planet not in digests] or ([] if digests else ["them"]):
         raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
     model = AnalyticModel.load(finished_part(finished / CHECKPOINT / MODEL))
-    networks = finished / CHECKPOINT / NETWORKS
-    chosen = list(dict.fromkeys(planets)) or list(digests)
-    wanted = (
-        chosen if not networks.is_dir() else list(dict.fromkeys([*chosen, *digests]))[: max(BACKGROUND, len(chosen))]
-    )
-    with (
-        workspace(own, run, "explain") as work,
-        store_errors(finished),
-        tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging,
-    ):
+    others = list(digests)[:BACKGROUND] if (finished / CHECKPOINT / NETWORKS).is_dir() else []
+    with workspace(own, run, "explain") as work:
+        wanted = [planet for planet in digests if planet in {*chosen, *others}]
         fitted = {planet: _fitted(work, finished, planet, digests[planet]) for planet in wanted}
         _tell_of_other_code(work, fitted)
         posterior = model.predict([f.fit for f in fitted.values()], [f.star for f in fitted.values()])
@@ -110,37 +102,50 @@ def explain_run(finished: Path, planets: Sequence[str], settings: Settings, run:
         chosen = [planet for planet in chosen if not flags[planet]]
         if not chosen:
             raise InputError(finished, "planets whose light curves are used", "none", "Name another planet.")
-        folder = Path(staging) / "explain"
-        folder.mkdir()
-        sigma = dict(zip(predictions.planet_ids, predictions.sigma, strict=True))
-        rules = finished / "predictions" / VIOLATIONS
-        violations = pd.read_parquet(rules) if rules.exists() else None
-        explained = {}
-        for planet in chosen:
-            explained[planet] = _explain(work, model, fitted[planet], sigma[planet], violations, folder)
-        tables = {
-            PASSPORT: pd.concat([e.passport for e in explained.values()], ignore_index=True),
-            ALLAN: pd.concat([e.allan for e in explained.values()], ignore_index=True),
-            ATTRIBUTION: pd.concat([e.attribution for e in explained.values()], ignore_index=True),
-        }
-        document: dict[str, Any] = {
-            "planets": chosen,
-            "checks": {
-                "passport_sum_error": max(e.passport_error for e in explained.values()),
-                "attribution_sum_error": max(e.attribution_error for e in explained.values()),
-            },
-            "bands": _mean_bands([e.bands for e in explained.values()]),
-        }
-        if networks.is_dir():
-            found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder)
-            tables |= found
-        for name, table in tables.items():
-            table.to_parquet(folder / name, index=False)
-        _write_json(folder / SUMMARY, document)
-        replace_tree(folder, finished / "explain")
-        for line in _lines(document):
+        with store_errors(finished), tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging:
+            folder = Path(staging) / "explain"
+            folder.mkdir()
+            document = _write(work, finished, model, predictions, chosen, fitted, posterior, folder)
+            replace_tree(folder, finished / "explain")
+        for line in (*_lines(document), f"written: {finished / 'explain'}"):
             work.console.print(line, highlight=False, soft_wrap=True)
-        work.console.print(f"written: {finished / 'explain'}", highlight=False, soft_wrap=True)
+
+
+def _write(
+    work: Workspace,
+    finished: Path,
+    model: AnalyticModel,
+    predictions: Spectra,
+    chosen: Sequence[str],
+    fitted: Mapping[str, _Fitted],
+    posterior: Spectra,
+    folder: Path,
+) -> dict[str, Any]:
+    """Fill `folder`; returns the summary."""
+    sigma = dict(zip(predictions.planet_ids, predictions.sigma, strict=True))
+    rules, networks = finished / "predictions" / VIOLATIONS, finished / CHECKPOINT / NETWORKS
+    violations = pd.read_parquet(rules) if rules.exists() else None
+    explained = {p: _explain(work, model, fitted[p], sigma[p], violations, folder) for p in chosen}
+    tables = {
+        PASSPORT: pd.concat([e.passport for e in explained.values()], ignore_index=True),
+        ALLAN: pd.concat([e.allan for e in explained.values()], ignore_index=True),
+        ATTRIBUTION: pd.concat([e.attribution for e in explained.values()], ignore_index=True),
+    }
+    document: dict[str, Any] = {
+        "planets": list(chosen),
+        "checks": {
+            "passport_sum_error": max(e.passport_error for e in explained.values()),
+            "attribution_sum_error": max(e.attribution_error for e in explained.values()),
+        },
+        "bands": _mean_bands([e.bands for e in explained.values()]),
+    }
+    if networks.is_dir():
+        found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder)
+        tables |= found
+    for name, table in tables.items():
+        table.to_parquet(folder / name, index=False)
+    _write_json(folder / SUMMARY, document)
+    return document
 
 
 def _fit_digests(finished: Path, planets: Sequence[str]) -> dict[str, str]:

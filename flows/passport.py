@@ -21,19 +21,24 @@ from spectramind.uncertainty.noise_passport import DEPTHS, TERMS, DetectorNoise,
 
 if TYPE_CHECKING:
     from flows.calibrate import Calibration
-    from flows.fit import Fits
     from flows.workspace import Workspace
 
 PASSPORT = "noise_passport.parquet"
 
 
 def write_passports(
-    path: Path, work: Workspace, calibration: Calibration, fits: Fits, model: AnalyticModel, posterior: Spectra
+    path: Path,
+    work: Workspace,
+    calibration: Calibration,
+    fits: Sequence[PlanetFit],
+    stars: Sequence[Star],
+    model: AnalyticModel,
+    posterior: Spectra,
 ) -> None:
-    """Write the passports of the test planets to `path`. A planet whose light curves the `posterior` does not use, as
-    its flags say, has none."""
+    """Write the passports of these fitted test planets to `path`. A planet whose light curves the `posterior` does not
+    use, as its flags say, has none."""
     passports = {}
-    for fit, star, flags in zip(*fits.load(), posterior.flags, strict=True):
+    for fit, star, flags in zip(fits, stars, posterior.flags, strict=True):
         if flags:
             continue
         visits = [

@@ -128,7 +128,7 @@ def _write(
         if work.settings.model.kind == "v50":
             violations_table(work, predicted, posterior.mean).to_parquet(folder / VIOLATIONS, index=False)
         if _cubes_are_near(work):
-            write_passports(folder / PASSPORT, work, calibration, fits, predictor.model, posterior)
+            write_passports(folder / PASSPORT, work, calibration, *loaded, predictor.model, posterior)
     spectra = with_fallback(planets, predictor, predicted)
     spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
     summaries = fits.summaries()

@@ -35,7 +35,6 @@ Rows = NDArray[np.intp]
 FEWEST_PLANETS = 5
 """Two for each of conformalising and checking, and one that trains."""
 
-
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Tried for the network, the least first."""
 
@@ -74,7 +73,6 @@ class Corel:
     factor: Floats
     band: Floats
     temperature: Floats
-    n_conformal: int
 
     def quantiles(self, mean: Floats, sigma: Floats, evidence: Floats | None) -> Floats:
         """Of z, before the conformal step: (planets, levels of `LEVELS`, bins)."""
@@ -181,7 +179,7 @@ def fit_corel(
     temperature = np.ones(mean.shape[1])
     for instrument in INSTRUMENTS:
         temperature[instrument.spectral_slice] = np.sqrt(ratio2[:, instrument.spectral_slice].mean())
-    fitted = Corel(levels, network, weight, centre, scale, typical, factor, band, temperature, len(split.hold))
+    fitted = Corel(levels, network, weight, centre, scale, typical, factor, band, temperature)
     report = _report(fitted, quantiles, scores, sigma, z, split, losses)
     return fitted, report, split
 

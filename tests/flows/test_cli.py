@@ -17,20 +17,8 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 
 COMMANDS = [
-    *(
-        "run",
-        "simulate",
-        "calibrate",
-        "train",
-        "predict",
-        "submit",
-        "calibrate-temp",
-        "corel-train",
-        "score",
-        "ablate",
-        "test",
-        "ui",
-    )
+    *("run", "simulate", "calibrate", "train", "predict", "submit"),
+    *("calibrate-temp", "corel-train", "explain", "score", "ablate", "test", "ui"),
 ]
 
 
