@@ -114,6 +114,40 @@ def calibrate_temp(
     _pipeline(invocation, fit, needs_data=False)
 
 
+@command(app, "corel-train", keys=("corel", "outputs"))
+def corel_train(
+    invocation: Invocation,
+    finished: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="train.csv of its data set.")],
+) -> None:
+    """Conformal intervals from a graph network of the bins, trained on a run's out-of-fold predictions."""
+
+    def fit(settings: Settings, run: RunDirectory) -> None:
+        from flows.corel import train_corel
+
+        train_corel(finished, truth, settings, run)
+
+    _pipeline(invocation, fit, needs_data=False)
+
+
+@command(app, "explain", keys=("outputs",))
+def explain(
+    invocation: Invocation,
+    finished: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a finished run.")],
+    planet: Annotated[
+        list[str] | None, typer.Option("--planet", metavar="ID", help="A test planet; may be repeated. All by default.")
+    ] = None,
+) -> None:
+    """What the predictions of a run were made of: noise, neighbours, prior, network; into RUN/explain/."""
+
+    def write(_settings: Settings, run: RunDirectory) -> None:
+        from flows.explain import explain_run
+
+        explain_run(finished, planet or (), run)
+
+    _pipeline(invocation, write, needs_data=False)
+
+
 @command(app, "score")
 def score(
     invocation: Invocation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,14 @@ def write_intervals(
     planets = [planet for planet, keep in zip(predicted.planet_ids, kept, strict=True) if keep]
     mean, sigma = predicted.mean[kept], predicted.sigma[kept]
     limits = (*conformal.intervals(mean, sigma), *conformal.bands(mean, sigma))
+    interval_table(conformal.levels, planets, limits).to_parquet(path, index=False)
+
+
+def interval_table(levels: Sequence[float], planets: Sequence[str], limits: Sequence[Floats]) -> pd.DataFrame:
+    """The rows of `write_intervals` from the four limits, each (levels, planets, bins)."""
     keys = pd.MultiIndex.from_product(
-        [conformal.levels, planets, range(1, mean.shape[1] + 1)], names=["level", "planet_id", "wl"]
+        [levels, planets, range(1, limits[0].shape[2] + 1)], names=["level", "planet_id", "wl"]
     )
     columns = ("low", "high", "band_low", "band_high")
-    table = pd.DataFrame(
-        {name: values.ravel() for name, values in zip(columns, limits, strict=True)}, index=keys
-    ).reset_index()
-    table.to_parquet(path, index=False)
+    numbers = {name: values.ravel() for name, values in zip(columns, limits, strict=True)}
+    return pd.DataFrame(numbers, index=keys).reset_index()

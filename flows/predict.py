@@ -17,6 +17,7 @@ from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
 from flows.intervals import INTERVALS, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
+from flows.passport import PASSPORT, write_passports
 from flows.published import markdown, replace_tree
 from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
@@ -65,7 +66,7 @@ def _predict(work: Workspace) -> Prediction:
     training = work.training or train_v50(work.settings, work.run)
     fits = fit_split(work, "test", calibration)
     doubts = planet_flags(work, "test")
-    identity = _identity(planets, fits, training, doubts)
+    identity = _identity(work, fits, training, doubts)
     target = unit_path(work.layout.predictions, identity)
 
     fallback = tuple(planet for planet in planets if planet not in fits.digests)
@@ -87,9 +88,7 @@ def _predict(work: Workspace) -> Prediction:
     return Prediction(target, digest, spectra, fallback)
 
 
-def _identity(
-    planets: Sequence[str], fits: Fits, training: Training, doubts: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+def _identity(work: Workspace, fits: Fits, training: Training, doubts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {
         "kind": "predicted spectra",
         "inputs": {
@@ -97,12 +96,17 @@ def _identity(
             "checkpoint": training.digest,
             "doubts": digest_json({planet: list(words) for planet, words in doubts.items()}),
         },
-        "settings": {"planets": list(planets)},
+        "settings": {"planets": list(work.planets["test"]), "noise_passport": _cubes_are_near(work)},
         "code": code_digest(
             *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
-            *("flows.predict", "flows.served_model", "flows.network", "flows.intervals"),
+            *("flows.predict", "flows.served_model", "flows.network", "flows.intervals", "flows.passport"),
         ),
     }
+
+
+def _cubes_are_near(work: Workspace) -> bool:
+    """Noise passports need the cubes once more, which is cheap on this machine alone."""
+    return work.layout.bucket is None
 
 
 def _write(
@@ -123,6 +127,8 @@ def _write(
         predicted = predictor.complete(posterior, *loaded, curves)
         if work.settings.model.kind == "v50":
             violations_table(work, predicted, posterior.mean).to_parquet(folder / VIOLATIONS, index=False)
+        if _cubes_are_near(work):
+            write_passports(folder / PASSPORT, work, calibration, *loaded, predictor.model, posterior)
     spectra = with_fallback(planets, predictor, predicted)
     spectra_frame(spectra).to_parquet(folder / PREDICTIONS, index=False)
     summaries = fits.summaries()

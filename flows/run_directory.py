@@ -33,7 +33,7 @@ METRICS, RUN_MANIFEST = "metrics.json", "manifest.json"
 RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
 """What repeats a run: its settings, what they met, and the digest of each file of the data set."""
 
-RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission")
+RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission", "corel", "explain")
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (

@@ -36,9 +36,9 @@ def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, ru
     spectra of the train planets.
     """
     finished = predictions if predictions.is_dir() else None
-    spectra = read_predictions(predictions if finished is None else _part(finished / CHECKPOINT / UNSCALED))
-    depths = _depths(truth, spectra.planet_ids)
-    evidence = None if finished is None else _evidence(finished / CHECKPOINT)
+    spectra = read_predictions(predictions if finished is None else finished_part(finished / CHECKPOINT / UNSCALED))
+    depths = true_depths(truth, spectra.planet_ids)
+    evidence = None if finished is None else read_evidence(finished / CHECKPOINT)
     unscaled = spectra.mean, spectra.sigma, depths, settings.uncertainty, settings.runtime.seed, evidence
     scaling = fit_sigma_scaling(*unscaled)
     honest = replace(spectra, sigma=cross_fit_sigma(*unscaled))
@@ -61,11 +61,11 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     """Write the test predictions of a finished run, its own scaling undone and `scaling` applied. Planets that were
     predicted by the fallback keep their sigma."""
     source, target = finished / "predictions", run.folder("predictions")
-    spectra = read_predictions(_part(source / PREDICTIONS))
-    flags = json.loads(_part(source / FLAGS).read_text(encoding="utf-8"))
+    spectra = read_predictions(finished_part(source / PREDICTIONS))
+    flags = json.loads(finished_part(source / FLAGS).read_text(encoding="utf-8"))
     fallback = np.array([FALLBACK_FLAG in flags.get(planet, ()) for planet in spectra.planet_ids])[:, None]
-    old = SigmaScaling.load(_part(finished / CHECKPOINT / SCALING))
-    evidence = _evidence(source)
+    old = SigmaScaling.load(finished_part(finished / CHECKPOINT / SCALING))
+    evidence = read_evidence(source)
     sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma, evidence), evidence))
     covariance = None
     if (source / COVARIANCE).is_dir():
@@ -84,8 +84,9 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     return target / PREDICTIONS
 
 
-def _evidence(folder: Path) -> Floats:
-    evidence: Floats = np.load(_part(folder / EVIDENCE), allow_pickle=False)
+def read_evidence(folder: Path) -> Floats:
+    """The evidence (instruments, planets, numbers) that a run left in `folder`."""
+    evidence: Floats = np.load(finished_part(folder / EVIDENCE), allow_pickle=False)
     return evidence
 
 
@@ -95,7 +96,8 @@ def _numbers(spectra: Spectra, depths: Floats) -> dict[str, float]:
     return {"score": score, "nll": found["nll"], "z std": found["z_std"]}
 
 
-def _depths(truth: Path, planet_ids: tuple[str, ...]) -> Floats:
+def true_depths(truth: Path, planet_ids: tuple[str, ...]) -> Floats:
+    """True depths (planets, 283) of these planets. InputError if `truth` lacks one."""
     listed, depths = read_truth(truth)
     unknown = sorted(set(planet_ids) - set(listed))
     if unknown:
@@ -104,7 +106,8 @@ def _depths(truth: Path, planet_ids: tuple[str, ...]) -> Floats:
     return depths[[row[planet_id] for planet_id in planet_ids]]
 
 
-def _part(path: Path) -> Path:
+def finished_part(path: Path) -> Path:
+    """`path`, which a finished run has. InputError if it is not there."""
     if not path.exists():
         cure = "Name the directory of a run that has trained and predicted."
         raise InputError(path, "a part of a finished run", "no such file", cure)

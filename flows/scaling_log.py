@@ -1,9 +1,11 @@
-"""Which steps of the sigma scaling were kept, and what they gained."""
+"""Which steps of the sigma scaling were kept, what they gained, and how honest the sigmas are that came out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from spectramind.instruments import INSTRUMENTS
 from spectramind.uncertainty.scaling import SigmaScaling
 
 
@@ -31,3 +33,13 @@ def scaling_lines(scaling: SigmaScaling) -> list[str]:
         if not group.gains:
             lines.append("  no step tried: sigma stays as it is")
     return lines
+
+
+def honesty_lines(statistics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Of held-out planets, one line per instrument, from `spectra_statistics`."""
+    return [
+        f"{instrument.name}: errors / sigma have standard deviation [bold]{found['z_std']:.3f}[/] (1 is honest), "
+        f"calibration gap {found['calibration_gap']:.1%} (mean over levels)"
+        for instrument in INSTRUMENTS
+        for found in (statistics[instrument.name],)
+    ]

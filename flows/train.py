@@ -35,7 +35,7 @@ from flows.network import (
 from flows.published import markdown, replace_tree, table
 from flows.recording import record_training
 from flows.run_directory import RunDirectory
-from flows.scaling_log import scaling_lines, scaling_log
+from flows.scaling_log import honesty_lines, scaling_lines, scaling_log
 from flows.served_model import FALLBACK, MODEL, NETWORK_USE, NETWORKS, SCALING, NetworkUse
 from flows.tables import spectra_frame
 from flows.workspace import Workspace, workspace
@@ -97,7 +97,8 @@ def _train(work: Workspace) -> Training:
         shutil.copy(network.path / LAST, work.run.folder("checkpoints") / f"network_{network.name}_{LAST}")
     scaling = SigmaScaling.load(target / SCALING)
     work.run.add_metrics({"out_of_fold": metrics, "sigma_scaling": scaling_log(scaling)})
-    work.console.print("\n".join(["Sigma scaling", *scaling_lines(scaling)]), highlight=False)
+    told = ["Sigma scaling", *scaling_lines(scaling), "Held-out planets", *honesty_lines(metrics["statistics"])]
+    work.console.print("\n".join(told), highlight=False, soft_wrap=True)
     parts = list(work.seconds.values())
     work.run.journal.event("trained", seconds=None if None in parts else sum(part or 0.0 for part in parts))
     training = replace(training, mlflow_run=record_training(work, training))

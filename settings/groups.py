@@ -14,6 +14,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from spectramind.ablation.options import AblationOptions
 from spectramind.calibration.options import CalibrationOptions
+from spectramind.corel.options import CorelOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
@@ -120,6 +121,7 @@ GROUPS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "train": TrainOptions,
     "uncertainty": UncertaintyOptions,
+    "corel": CorelOptions,
     "ablation": AblationOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,

@@ -21,6 +21,7 @@ from settings.groups import (
     TrackingOptions,
 )
 from spectramind.ablation.options import AblationOptions
+from spectramind.corel.options import CorelOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
 from spectramind.models.options import ModelOptions
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     optimizer: Group[OptimizerOptions] = OptimizerOptions()
     train: Group[TrainOptions] = TrainOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
+    corel: Group[CorelOptions] = CorelOptions()
     ablation: Group[AblationOptions] = AblationOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()

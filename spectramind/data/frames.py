@@ -37,12 +37,19 @@ def read_exposure(dataset: Dataset, split: Split, planet_id: str, visit: int, in
     files = dataset.visit_files(split, planet_id, visit)
     axis = dataset.axes[instrument.name]
     wavelengths = dataset.wavelengths_um[instrument.spectral_slice]
-    references = _within_bins(_references(files, instrument), instrument)
+    references = read_references(dataset, split, planet_id, visit, instrument)
     path = files[f"{instrument.name}_signal"]
     series = read_series(path, axis.time_h.size, instrument.n_pixels, instrument.bin_pixels)
     counts = _checked_counts(path, series, instrument)
     adc = dataset.adc(split, planet_id, instrument)
     return RawExposure(str(path), planet_id, visit, instrument, counts, axis, adc, references, wavelengths)
+
+
+def read_references(
+    dataset: Dataset, split: Split, planet_id: str, visit: int, instrument: Instrument
+) -> CalibrationFrames:
+    """The reference frames of one visit, of the columns that carry bins. QuarantineError names an unusable file."""
+    return _within_bins(_references(dataset.visit_files(split, planet_id, visit), instrument), instrument)
 
 
 def _references(files: dict[str, Path], instrument: Instrument) -> CalibrationFrames:

@@ -97,6 +97,10 @@ class AnalyticModel:
     def any_spectrum(self) -> Gaussian:
         return broad_gaussian(self.spectra)
 
+    def nuisance_knowledge(self, fit: PlanetFit, star: Star) -> Gaussian:
+        """What is known of a planet's nuisances before its light curves, but for the drift that they ask for."""
+        return _nuisance_knowledge(fit, star, self.nuisances, self.any_spectrum)
+
     def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
         if replace(fit.layout, n_visits=1) != self.layout:
             raise InputError(
@@ -300,13 +304,16 @@ def _learn(
 
 
 def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
-    """Likelihood of the spectrum alone, at the drift scales that the planet's light curves ask for if its spectrum is
+    """Likelihood of the spectrum alone, with the drift that the planet's light curves ask for if its spectrum is
     one of `any_spectrum`; without information where the fit is flagged."""
     if fit.flags:
         return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
+    return fit.likelihood.integrated(_nuisance_knowledge(fit, star, nuisances, any_spectrum))
+
+
+def _nuisance_knowledge(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
     marginal = fit.likelihood.nuisances(any_spectrum)
-    mean, covariance = planet_nuisances(marginal, star, nuisances, fit.layout.n_visits)
-    return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
+    return Gaussian.from_moments(*planet_nuisances(marginal, star, nuisances, fit.layout.n_visits))
 
 
 def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats, flags: Sequence[tuple[str, ...]]) -> Spectra:

@@ -107,6 +107,21 @@ def find_unit(target: Path, identity: Identity, digests: FileDigests | None = No
     return UnitResult(target, manifest["digest"], computed=False, details=manifest["details"])
 
 
+def find_digest(parent: AnyPlace, digest: str) -> tuple[AnyPlace, dict[str, Any]] | None:
+    """The unit below `parent` that has this digest, whatever code made it, and its manifest; None if there is none. Its
+    files are verified when it is read."""
+    if isinstance(parent, S3Path):
+        names = {name.split("/")[0] for name in parent.objects() if name.endswith(f"/{MANIFEST}")}
+    else:
+        names = {path.parent.name for path in parent.glob(f"*/{MANIFEST}")}
+    for name in sorted(name for name in names if not name.startswith(".")):
+        unit: Any = parent / name
+        manifest = parse_manifest(unit, (unit / MANIFEST).read_bytes())
+        if manifest["digest"] == digest:
+            return unit, manifest
+    return None
+
+
 def verify_unit(path: Place, digests: FileDigests | None = None, *, full: bool = False) -> list[str]:
     """What is wrong with a unit, one sentence each; empty if it is sound.
 

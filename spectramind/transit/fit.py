@@ -102,6 +102,34 @@ def fit_planet(visits: Sequence[CalibratedVisit], star: Star, options: TransitOp
     return PlanetFit(star.planet_id, layout, joint_likelihood(likelihoods, layout), point, summary, flags)
 
 
+@dataclass(frozen=True)
+class FittedCurves:
+    """Light curves of one instrument and visit at a fit's best point: as calibrated (`given`), with the noise that
+    their residuals show (`weighted`), the `local` parameters (B, q), and the `residual` (T, B) of the log flux."""
+
+    given: LogCurves
+    weighted: LogCurves
+    local: Floats
+    residual: Floats
+    likelihood: LocalLikelihood
+
+
+def fitted_curves(
+    fit: PlanetFit, visits: Sequence[CalibratedVisit], star: Star, options: TransitOptions
+) -> list[list[FittedCurves]]:
+    """The light curves of `fit`, visit by visit, at its best point."""
+    found = []
+    for position, visit in enumerate(visits):
+        instruments = []
+        for given in _log_curves(visit, options.drift_degree):
+            local = _local(fit.best, fit.layout, given, position)
+            weighted = _reweight(given, linearise(given, star, local)[1], options.outlier_sigma)
+            likelihood, residual = linearise(weighted, star, local)
+            instruments.append(FittedCurves(given, weighted, local, residual, likelihood))
+        found.append(instruments)
+    return found
+
+
 def _log_curves(visit: CalibratedVisit, drift_degree: int) -> list[LogCurves]:
     centre = np.mean([curve.time_h.min() + np.ptp(curve.time_h) / 2 for curve in visit.curves.values()])
     curves = [log_curves(curve, float(centre), drift_degree) for curve in visit.curves.values()]

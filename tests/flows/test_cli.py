@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 
 COMMANDS = [
-    *("run", "simulate", "calibrate", "train", "predict", "submit", "calibrate-temp", "score", "ablate", "test", "ui"),
+    *("run", "simulate", "calibrate", "train", "predict", "submit"),
+    *("calibrate-temp", "corel-train", "explain", "score", "ablate", "test", "ui"),
     *("replay", "gc", "analyze-log", "preflight", "freeze"),
 ]
 

@@ -19,6 +19,7 @@ from spectramind.provenance.units import (
     build_and_read,
     build_unit,
     discard_unit,
+    find_digest,
     read_unit,
     unit_path,
     verify_unit,
@@ -45,6 +46,17 @@ class Builder:
 
     def __call__(self) -> UnitResult:
         return build_unit(self.target, IDENTITY, self.write)
+
+
+def test_a_unit_is_found_by_its_digest(bucket: Any) -> None:
+    build = Builder(bucket)
+    made, parent = build(), S3Path(f"s3://{bucket.name}/some/store")
+    other = {**IDENTITY, "code": "4"}
+    build_unit(unit_path(parent, other), other, build.write)
+    found = find_digest(parent, made.digest)
+    assert found is not None
+    assert (found[0], found[1]["identity"]) == (build.target, IDENTITY)
+    assert find_digest(parent, "0" * 64) is None
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -15,6 +15,7 @@ from spectramind.provenance.units import (
     build_and_read,
     build_unit,
     discard_unit,
+    find_digest,
     find_unit,
     read_manifest,
     read_unit,
@@ -53,6 +54,20 @@ def flip_a_bit_unseen(file: Path) -> None:
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_unit_is_found_by_its_digest_whatever_code_made_it(tmp_path: Path) -> None:
+    made = {}
+    for code in ("old", "new"):
+        identity = {**IDENTITY, "code": code}
+        made[code] = build_unit(unit_path(tmp_path, identity), identity, write)
+    shutil.copytree(made["old"].path, tmp_path / ".copy")
+    for code, unit in made.items():
+        found = find_digest(tmp_path, unit.digest)
+        assert found is not None
+        assert (found[0], found[1]["identity"]["code"]) == (unit.path, code)
+    assert find_digest(tmp_path, "0" * 64) is None
+    assert find_digest(tmp_path / "nothing", made["old"].digest) is None
 
 
 def test_a_finished_unit_is_found_and_not_computed_again(tmp_path: Path, index: FileDigests) -> None:

@@ -1,0 +1,189 @@
+"""The conformal graph network by itself, of a finished run: trained, checked, and applied to the run's predictions."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from flows.intervals import INTERVALS, interval_table
+from flows.journal import finite_json
+from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
+from flows.published import replace_tree
+from flows.run_directory import RunDirectory, store_errors
+from flows.scaling import CHECKPOINT, finished_part, read_evidence, true_depths
+from flows.spectra_files import read_predictions
+from flows.tables import spectra_frame
+from flows.train import OUT_OF_FOLD
+from settings.tree import Settings
+from spectramind.data.layout import open_dataset
+from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS
+from spectramind.metrics.score import reference_of, score_parts
+from spectramind.types import Floats, Spectra
+
+if TYPE_CHECKING:
+    from spectramind.corel.intervals import Corel, CorelReport
+
+REPORT, CURVES, HEATMAP, DELTA = "report.json", "coverage_curves.csv", "coverage_by_bin.parquet", "delta_coverage.csv"
+FIGURE, NETWORK = "coverage.png", "network.safetensors"
+
+
+def train_corel(finished: Path, truth: Path, settings: Settings, run: RunDirectory) -> None:
+    """Train on the out-of-fold predictions of the run `finished`, whose sigmas are scaled already; write `corel/`.
+
+    `truth` is the train.csv of its data set, beside whose wavelengths.csv it lies. Test predictions with the network's
+    sigma are written only if it scores higher than the scaled one on planets that only check.
+    """
+    from spectramind.corel.intervals import fit_corel
+    from spectramind.models.options import GraphOptions
+    from spectramind.models.spectral_graph import spectral_graph
+
+    checkpoint = finished / CHECKPOINT
+    known = read_predictions(finished_part(checkpoint / OUT_OF_FOLD))
+    depths, evidence = true_depths(truth, known.planet_ids), read_evidence(checkpoint)
+    symbolic = settings.symbolic
+    wavelengths = open_dataset(truth.parent).wavelengths_um
+    graph = spectral_graph(
+        wavelengths, symbolic.windows.by_molecule, symbolic.seam_continuity.seam_index, GraphOptions()
+    )
+    corel, report, split = fit_corel(
+        known.mean, known.sigma, depths, evidence, graph, settings.corel, settings.runtime.seed
+    )
+    scores = _scores(corel, known, depths, evidence, split.check)
+    better = corel.weight > 0 and scores["corel"] > scores["stated"]
+    document = {
+        **report.to_json(),
+        "target": settings.corel.target,
+        "network": corel.network is not None,
+        "score": scores,
+        "sigma_used": better,
+        "check_planets": [known.planet_ids[row] for row in split.check],
+    }
+    folder = run.folder("corel")
+    with store_errors(folder), tempfile.TemporaryDirectory(dir=run.path, prefix=".corel-") as staging:
+        made = Path(staging) / folder.name
+        made.mkdir()
+        _write_report(made, document, report, settings.corel.target)
+        _write_network(made / NETWORK, corel)
+        _write_predictions(made, finished / "predictions", corel, better)
+        replace_tree(made, folder)
+    run.add_metrics({"corel": {name: value for name, value in document.items() if name != "check_planets"}})
+    for line in corel_lines(report, corel, scores, settings.corel.target, better):
+        Console().print(line, soft_wrap=True, highlight=False)
+    Console().print(f"written: {folder}", soft_wrap=True)
+
+
+def corel_lines(report: CorelReport, corel: Corel, scores: dict[str, float], target: float, used: bool) -> list[str]:
+    """What came out, for people: the target first."""
+    what = (
+        f"{report.n_train} planets trained the network, weight {report.weight:g}"
+        if corel.network
+        else "too few planets for a network"
+    )
+    lines = [f"{what}, {report.n_conformal} made it conformal, {report.n_check} check:"]
+    order = sorted(range(len(report.levels)), key=lambda number: report.levels[number] != target)
+    for number in order:
+        observed = report.coverage[number]
+        lines.append(
+            f"  {report.levels[number]:.0%}  observed {observed.mean():.1%}, bins {observed.min():.0%} to "
+            f"{observed.max():.0%} (limits {report.beta_low[number]:.0%} to {report.beta_high[number]:.0%}), all bins "
+            f"at once {report.band_coverage[number]:.0%}; width {report.width_ppm[number]:.0f} ppm, split-conformal "
+            f"alone {report.plain_width_ppm[number]:.0f} ppm"
+        )
+    verdict = "its sigma is used" if used else "the stated sigma stays"
+    lines.append(f"  score of the checking planets: {scores['stated']:.4f} -> {scores['corel']:.4f}; {verdict}")
+    return lines
+
+
+def _scores(corel: Corel, known: Spectra, depths: Floats, evidence: Floats, rows: np.ndarray) -> dict[str, float]:
+    """Of the checking planets: with the stated sigma and with the network's."""
+    mean, sigma, truth = known.mean[rows], known.sigma[rows], depths[rows]
+    network = corel.sigma(mean, sigma, evidence[:, rows])
+    reference = reference_of(depths)
+    return {
+        name: score_parts(mean, values, truth, *reference).score
+        for name, values in (("stated", sigma), ("corel", network))
+    }
+
+
+def _write_report(folder: Path, document: dict[str, object], report: CorelReport, target: float) -> None:
+    (folder / REPORT).write_text(json.dumps(finite_json(document), indent=1, allow_nan=False), encoding="utf-8")
+    levels = np.repeat(report.levels, N_WAVELENGTHS)
+    bins = np.tile(np.arange(1, N_WAVELENGTHS + 1), len(report.levels))
+    table = pd.DataFrame({"level": levels, "wl": bins, "coverage": report.coverage.ravel()})
+    table["low"], table["high"] = np.repeat(report.beta_low, N_WAVELENGTHS), np.repeat(report.beta_high, N_WAVELENGTHS)
+    table.to_parquet(folder / HEATMAP, index=False)
+    delta = table.assign(delta_coverage=table["coverage"] - table["level"])[["level", "wl", "delta_coverage"]]
+    delta.to_csv(folder / DELTA, index=False)
+    curves = pd.DataFrame(
+        {
+            "level": report.levels,
+            **{i.name: report.coverage[:, i.spectral_slice].mean(axis=1) for i in INSTRUMENTS},
+            "all_bins_at_once": report.band_coverage,
+            "width_ppm": report.width_ppm,
+            "plain_width_ppm": report.plain_width_ppm,
+        }
+    )
+    curves.to_csv(folder / CURVES, index=False)
+    _draw(curves, report, target, folder / FIGURE)
+
+
+def _draw(curves: pd.DataFrame, report: CorelReport, target: float, path: Path) -> None:
+    """Coverage against level, and its difference from the level by bin."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(10, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1, 2))
+        left.plot([0.6, 1], [0.6, 1], lw=1, color="#777777")
+        for name in (*(i.name for i in INSTRUMENTS), "all_bins_at_once"):
+            left.plot(curves["level"], curves[name], "o-", ms=4, lw=1, label=name.replace("_", " "))
+        left.axvline(target, lw=0.8, ls=":", color="#777777")
+        left.set(xlabel="level", ylabel="coverage", title=f"{report.n_check} planets that only check")
+        left.legend(frameon=False)
+        shown = report.coverage - np.array(report.levels)[:, None]
+        image = right.imshow(100 * shown, aspect="auto", cmap="RdBu", vmin=-30, vmax=30, interpolation="nearest")
+        right.set_yticks(range(len(report.levels)), [f"{level:.0%}" for level in report.levels])
+        right.set(xlabel=f"bin (0 is {FGS1.name})", ylabel="level", title="coverage minus level")
+        figure.colorbar(image, label="percent")
+        figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _write_network(path: Path, corel: Corel) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = {
+        **{name: getattr(corel, name) for name in ("centre", "scale", "typical_log_sigma", "temperature")},
+        **{name: getattr(corel, name) for name in ("factor", "band")},
+        "levels": np.array(corel.levels),
+        "weight": np.array([corel.weight]),
+    }
+    if corel.network is not None:
+        arrays |= {f"network.{name}": tensor.numpy() for name, tensor in corel.network.state_dict().items()}
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+
+
+def _write_predictions(folder: Path, predictions: Path, corel: Corel, better: bool) -> None:
+    """Intervals of the run's test predictions, if it has any; its predictions with the network's sigma if `better`.
+    Planets that the fallback predicted have no rows among the intervals and keep their sigma."""
+    if not (predictions / PREDICTIONS).exists():
+        return
+    spectra = read_predictions(predictions / PREDICTIONS)
+    flags = json.loads(finished_part(predictions / FLAGS).read_text(encoding="utf-8"))
+    kept = np.array([FALLBACK_FLAG not in flags.get(planet, ()) for planet in spectra.planet_ids])
+    evidence = read_evidence(predictions)[:, kept]
+    mean, sigma = spectra.mean[kept], spectra.sigma[kept]
+    planets = [planet for planet, keep in zip(spectra.planet_ids, kept, strict=True) if keep]
+    limits = (*corel.limits(mean, sigma, evidence), *corel.limits(mean, sigma, evidence, band=True))
+    interval_table(corel.levels, planets, limits).to_parquet(folder / INTERVALS, index=False)
+    if better:
+        changed = spectra.sigma.copy()
+        changed[kept] = corel.sigma(mean, sigma, evidence)
+        table = spectra_frame(Spectra(spectra.planet_ids, spectra.mean, changed))
+        table.to_parquet(folder / PREDICTIONS, index=False)

@@ -1,0 +1,353 @@
+"""What the predictions of a finished run were made of, planet by planet.
+
+Fits and light curves are the units of the store that the run used, found by the digests that it left: nothing is
+calibrated or fitted again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flows.explain_figures import draw_heads, draw_noise, draw_times
+from flows.journal import finite_json
+from flows.network import VIOLATIONS
+from flows.passport import PASSPORT, passport_table, planet_passport
+from flows.predict import PREDICTIONS
+from flows.published import replace_tree
+from flows.run_directory import RunDirectory, store_errors
+from flows.scaling import CHECKPOINT, finished_part
+from flows.served_model import MODEL, NETWORKS
+from flows.spectra_files import read_predictions
+from flows.units import FIT, fit_identity
+from flows.workspace import Workspace, workspace
+from settings.resolve import resolve
+from spectramind.data.layout import usable_star
+from spectramind.errors import InputError
+from spectramind.explain.posterior import PosteriorParts, band_shares, posterior_parts
+from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS
+from spectramind.models.analytic import AnalyticModel
+from spectramind.models.response import correct_response
+from spectramind.provenance.units import MANIFEST, AnyPlace, find_digest, read_manifest, read_unit
+from spectramind.transit.fit import PlanetFit
+from spectramind.types import CalibratedVisit, Floats, LightCurve, Spectra, Star
+from spectramind.uncertainty.noise_passport import TERMS, NoisePassport, allan_table
+
+SUMMARY = "summary.json"
+ALLAN, ATTRIBUTION = "allan.parquet", "attribution.parquet"
+HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", "attention.parquet"
+TOP_BINS = 24
+NEIGHBOURS = 5
+BACKGROUND = 64
+"""Planets, beside those explained, whose mean features Shapley values start from."""
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A test planet as the run had it; `code` that fitted it."""
+
+    fit: PlanetFit
+    star: Star
+    visits: list[CalibratedVisit]
+    code: str
+
+    @property
+    def fgs1(self) -> list[LightCurve]:
+        return [visit.curves[FGS1.name] for visit in self.visits]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """One planet: its passport, tables, the bins that moved most, and the largest errors of the sums."""
+
+    passport: pd.DataFrame
+    allan: pd.DataFrame
+    attribution: pd.DataFrame
+    bins: list[int]
+    bands: dict[str, dict[str, float]]
+    passport_error: float
+    attribution_error: float
+
+
+def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory) -> None:
+    """Write `explain/` of the run `finished` for these test planets, or for all that were fitted.
+
+    InputError if `finished` is no finished run, a planet has no fit there, or the store has lost what the run used.
+    """
+    config = finished_part(finished / "resolved_config.yaml")
+    own = resolve([f"outputs.dir={json.dumps(str(run.path))}", "tracking.enable=false"], config)
+    predictions = read_predictions(finished_part(finished / "predictions" / PREDICTIONS))
+    digests = _fit_digests(finished, predictions.planet_ids)
+    chosen = list(dict.fromkeys(planets or digests))
+    if unknown := [planet for planet in chosen if planet not in digests] or ([] if digests else ["them"]):
+        raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
+    model = AnalyticModel.load(finished_part(finished / CHECKPOINT / MODEL))
+    others = list(digests)[:BACKGROUND] if (finished / CHECKPOINT / NETWORKS).is_dir() else []
+    with workspace(own, run, "explain") as work:
+        wanted = [planet for planet in digests if planet in {*chosen, *others}]
+        fitted = {planet: _fitted(work, finished, planet, digests[planet]) for planet in wanted}
+        _tell_of_other_code(work, fitted)
+        posterior = model.predict([f.fit for f in fitted.values()], [f.star for f in fitted.values()])
+        flags = dict(zip(posterior.planet_ids, posterior.flags, strict=True))
+        for planet in chosen:
+            if flags[planet]:
+                work.warn(f"planet {planet}: left out, its light curves are not used ({', '.join(flags[planet])})")
+        chosen = [planet for planet in chosen if not flags[planet]]
+        if not chosen:
+            raise InputError(finished, "planets whose light curves are used", "none", "Name another planet.")
+        with store_errors(finished), tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging:
+            folder = Path(staging) / "explain"
+            folder.mkdir()
+            document = _write(work, finished, model, predictions, chosen, fitted, posterior, folder)
+            replace_tree(folder, finished / "explain")
+        for line in (*_lines(document), f"written: {finished / 'explain'}"):
+            work.console.print(line, highlight=False, soft_wrap=True)
+
+
+def _write(
+    work: Workspace,
+    finished: Path,
+    model: AnalyticModel,
+    predictions: Spectra,
+    chosen: Sequence[str],
+    fitted: Mapping[str, _Fitted],
+    posterior: Spectra,
+    folder: Path,
+) -> dict[str, Any]:
+    """Fill `folder`; returns the summary."""
+    sigma = dict(zip(predictions.planet_ids, predictions.sigma, strict=True))
+    rules, networks = finished / "predictions" / VIOLATIONS, finished / CHECKPOINT / NETWORKS
+    violations = pd.read_parquet(rules) if rules.exists() else None
+    explained = {p: _explain(work, model, fitted[p], sigma[p], violations, folder) for p in chosen}
+    tables = {
+        PASSPORT: pd.concat([e.passport for e in explained.values()], ignore_index=True),
+        ALLAN: pd.concat([e.allan for e in explained.values()], ignore_index=True),
+        ATTRIBUTION: pd.concat([e.attribution for e in explained.values()], ignore_index=True),
+    }
+    document: dict[str, Any] = {
+        "planets": list(chosen),
+        "checks": {
+            "passport_sum_error": max(e.passport_error for e in explained.values()),
+            "attribution_sum_error": max(e.attribution_error for e in explained.values()),
+        },
+        "bands": _mean_bands([e.bands for e in explained.values()]),
+    }
+    if networks.is_dir():
+        found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder)
+        tables |= found
+    for name, table in tables.items():
+        table.to_parquet(folder / name, index=False)
+    _write_json(folder / SUMMARY, document)
+    return document
+
+
+def _fit_digests(finished: Path, planets: Sequence[str]) -> dict[str, str]:
+    """Digests of the fits that the run predicted from, by planet."""
+    inputs = read_manifest(finished_part(finished / "predictions" / MANIFEST).parent)["identity"]["inputs"]
+    return {planet: inputs[f"fit/{planet}"] for planet in planets if f"fit/{planet}" in inputs}
+
+
+def _fitted(work: Workspace, finished: Path, planet: str, digest: str) -> _Fitted:
+    from spectramind.cubes.store import read_cube
+
+    unit, manifest = _unit(work.layout.fit_unit("test", planet), digest, finished)
+    identity = manifest["identity"]
+    cubes = {name: found for name, found in identity["inputs"].items() if name != "star"}
+    star = usable_star(work.dataset.star("test", planet))
+    if identity["inputs"] != fit_identity(star, cubes, work.settings.transit)["inputs"]:
+        where = work.dataset.root / "test_star_info.csv"
+        raise InputError(where, f"the row of planet {planet} that {finished} has used", "another", "Restore the file.")
+    visits = []
+    for number in sorted({int(name.split("/")[0].removeprefix("visit_")) for name in cubes}):
+        curves: dict[str, LightCurve] = {}
+        for instrument in INSTRUMENTS:
+            parent = work.layout.cube_unit("test", planet, number, instrument.name)
+            cube, _ = _unit(parent, cubes[f"visit_{number}/{instrument.name}"], finished)
+            curves |= read_unit(cube, read_cube).curves
+        visits.append(CalibratedVisit(planet, number, curves, {}, {}))
+    return _Fitted(read_unit(unit, lambda folder: PlanetFit.load(folder / FIT)), star, visits, identity["code"])
+
+
+def _unit(parent: AnyPlace, digest: str, finished: Path) -> tuple[AnyPlace, dict[str, Any]]:
+    found = find_digest(parent, digest)
+    if found is None:
+        cure = f"Run again with --config {finished / 'resolved_config.yaml'}, and explain that run."
+        raise InputError(str(parent), f"what {finished} has used (digest {digest[:12]})", "no longer there", cure)
+    return found
+
+
+def _tell_of_other_code(work: Workspace, fitted: Mapping[str, _Fitted]) -> None:
+    first = next(iter(fitted.values()))
+    today = fit_identity(first.star, {}, work.settings.transit)["code"]
+    if any(f.code != today for f in fitted.values()):
+        work.warn(
+            "the code of the fits has changed since this run: its fits are explained with today's light curve model"
+        )
+
+
+def _explain(
+    work: Workspace,
+    model: AnalyticModel,
+    given: _Fitted,
+    stated: Floats,
+    violations: pd.DataFrame | None,
+    folder: Path,
+) -> _Explained:
+    """Also writes what is the planet's alone."""
+    fit, star = given.fit, given.star
+    planet = fit.planet_id
+    passport, fitted = planet_passport(work.dataset, model, fit, star, given.visits, work.settings.transit)
+    measured = fit.likelihood.integrated(model.nuisance_knowledge(fit, star))
+    parts = posterior_parts(correct_response(measured, model.response), model.any_spectrum)
+    _write_json(folder / f"sigma_{planet}.json", _sigmas(passport, parts, stated, planet, violations))
+    draw_noise(passport, work.dataset.wavelengths_um, planet, folder / f"noise_{planet}.png")
+    allan = [
+        (planet, visit.visit, curves.given.instrument, *row)
+        for visit, instruments in zip(given.visits, fitted, strict=True)
+        for curves in instruments
+        for row in allan_table(curves)
+    ]
+    bins = sorted(np.argsort(-np.abs(parts.attribution).sum(axis=1))[:TOP_BINS].tolist())
+    explained, sources = np.meshgrid(np.array(bins) + 1, np.arange(1, N_WAVELENGTHS + 1), indexing="ij")
+    attribution = {
+        "planet_id": planet,
+        "wl": explained.ravel(),
+        "source_wl": sources.ravel(),
+        "attribution_ppm": 1e6 * parts.attribution[bins].ravel(),
+    }
+    # Less the mean of each column, which moves all bins alike: what is left is the shape.
+    shape = parts.attribution - parts.attribution.mean(axis=0)
+    return _Explained(
+        passport_table({planet: passport}),
+        pd.DataFrame(allan, columns=["planet_id", "visit", "instrument", "samples", "scatter_ppm", "independent_ppm"]),
+        pd.DataFrame(attribution),
+        bins,
+        band_shares(shape, work.settings.symbolic.windows.by_molecule),
+        float(np.abs(passport.terms.sum(axis=0) / passport.variance - 1).max()),
+        parts.additivity_error,
+    )
+
+
+def _sigmas(
+    passport: NoisePassport, parts: PosteriorParts, stated: Floats, planet: str, violations: pd.DataFrame | None
+) -> dict[str, Any]:
+    """By bin: the stated sigma, the fit's own, its terms, bins that its estimate leans on, rules broken worst here."""
+    spread = np.sqrt(np.diag(passport.covariance))
+    correlation = passport.covariance / (spread[:, None] * spread)
+    broken: dict[int, list[str]] = {}
+    if violations is not None:
+        for row in violations[violations["planet_id"].astype(str) == planet].itertuples():
+            if row.penalty > 0 and row.worst_bin >= 0:
+                broken.setdefault(int(row.worst_bin), []).append(str(row.rule))
+    told = {}
+    for number in range(N_WAVELENGTHS):
+        gain = parts.gain[number]
+        nearest = np.argsort(-np.abs(gain))[:NEIGHBOURS].tolist()
+        shares = passport.terms[:, number] / passport.variance[number]
+        told[f"wl_{number + 1}"] = {
+            "stated_sigma_ppm": 1e6 * float(stated[number]),
+            "fit_sigma_ppm": 1e6 * float(spread[number]),
+            "terms": dict(zip(TERMS, shares.tolist(), strict=True)),
+            "neighbours": [
+                {"wl": j + 1, "gain": float(gain[j]), "correlation": float(correlation[number, j])} for j in nearest
+            ],
+            "gain_sum": float(gain.sum()),
+            "rules": broken.get(number, []),
+        }
+    return told
+
+
+def _mean_bands(found: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Mean over planets of where the shape of each molecule's bins comes from."""
+    return {
+        molecule: {name: float(np.mean([shares[molecule][name] for shares in found])) for name in told}
+        for molecule, told in found[0].items()
+    }
+
+
+def _network_tables(
+    work: Workspace,
+    fitted: Mapping[str, _Fitted],
+    posterior: Spectra,
+    explained: Mapping[str, _Explained],
+    folder: Path,
+    pictures: Path,
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Of the first network in `folder`, whatever its weight in the predictions; figures go to `pictures`."""
+    from spectramind.explain.network import GROUPS, edge_attention, head_values, time_attribution
+    from spectramind.explain.network import HEADS as OUTPUTS
+    from spectramind.models.network_inputs import FGS1_CHANNELS
+    from spectramind.models.network_planets import network_planets
+    from spectramind.models.v50 import V50
+
+    path = sorted(folder.iterdir())[0]
+    network = V50.load(path)
+    fits, stars, curves = zip(*((f.fit, f.star, f.fgs1) for f in fitted.values()), strict=True)
+    planets = network_planets(fits, stars, posterior, curves, network.options.heads.mu.directions)
+    background, rows = planets.batch(range(len(planets))), {planet: row for row, planet in enumerate(fitted)}
+    heads: list[pd.DataFrame] = []
+    times, attentions = [], []
+    additivity, completeness = 0.0, 0.0
+    for planet, e in explained.items():
+        inputs = planets.batch([rows[planet]])
+        shapley = head_values(network, inputs, background, e.bins, work.settings.runtime.seed)
+        additivity = max(additivity, shapley.additivity_error)
+        for output, values in zip(OUTPUTS, shapley.values, strict=True):
+            frame = pd.DataFrame(values.T, columns=list(GROUPS))
+            frame.insert(0, "wl", np.array(e.bins) + 1)
+            frame.insert(0, "output", output)
+            frame.insert(0, "planet_id", planet)
+            heads.append(frame)
+        draw_heads(shapley, e.bins, planet, pictures / f"heads_shap_{planet}.png")
+        along = time_attribution(network, inputs)
+        completeness = max(completeness, along.completeness_error)
+        for visit, steps in enumerate(along.values):
+            frame = pd.DataFrame(steps, columns=list(FGS1_CHANNELS))
+            frame.insert(0, "step", range(len(steps)))
+            frame.insert(0, "visit", visit)
+            frame.insert(0, "planet_id", planet)
+            times.append(frame)
+        draw_times(along, planet, pictures / f"integrated_gradients_{planet}.png")
+        attended = edge_attention(network, inputs)
+        if attended is not None:
+            (source, target), weights = attended
+            frame = pd.DataFrame({"planet_id": planet, "source_wl": source + 1, "target_wl": target + 1})
+            attentions.append(frame.assign(**{f"layer_{n}": layer for n, layer in enumerate(weights)}))
+    tables = {HEADS: pd.concat(heads, ignore_index=True), TIMES: pd.concat(times, ignore_index=True)}
+    if attentions:
+        tables[ATTENTION] = pd.concat(attentions, ignore_index=True)
+    return tables, {
+        "name": path.name,
+        "shap_additivity_error": additivity,
+        "integrated_gradients_completeness_error": completeness,
+    }
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    checks = document["checks"]
+    lines = [
+        f"{len(document['planets'])} planets: terms sum to the variance within {checks['passport_sum_error']:.1e}, "
+        f"attributions to the change of depth within {checks['attribution_sum_error']:.1e}"
+    ]
+    for molecule, share in document["bands"].items():
+        lines.append(
+            f"  {molecule}: {share['own']:.0%} of the shape in its windows comes from its windows, "
+            f"{share['confounders']:.0%} from other bins (its share of all bins: {share['by_chance']:.0%})"
+        )
+    if told := document.get("network"):
+        lines.append(
+            f"  network {told['name']}: Shapley values add up within {told['shap_additivity_error']:.1e}, integrated "
+            f"gradients within {told['integrated_gradients_completeness_error']:.2%}"
+        )
+    return lines
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(finite_json(value), indent=1, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What a prediction was made of: the posterior's gain, and what the network's heads respond to."""

@@ -1,0 +1,123 @@
+"""What the V50 network's heads respond to, for one planet.
+
+Axis letters: V visits, T steps, N = 283 bins, E edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectramind.instruments import AIRS
+from spectramind.models.network_inputs import FGS1_CHANNELS, STAR_FEATURES, V50Inputs
+from spectramind.models.network_planets import NODE_FEATURES
+from spectramind.models.v50 import V50, V50Output
+from spectramind.types import Floats
+
+GROUPS = (*NODE_FEATURES, *STAR_FEATURES, "FGS1 sequence")
+"""What Shapley values are given to: each node feature in all bins, each star parameter, the sequence."""
+HEADS = ("mean correction", "log sigma factor")
+COMPLETENESS = 0.01
+FEWEST_STEPS, MOST_STEPS = 32, 1024
+
+
+@dataclass(frozen=True)
+class HeadValues:
+    """Shapley `values` (heads, groups, bins) of the heads' outputs, in analytic sigmas and in ln sigma; `base` (heads,
+    bins), the output for the other planets' mean inputs; `additivity_error`: largest difference of base plus sum from
+    the output, over the largest output."""
+
+    values: Floats
+    base: Floats
+    additivity_error: float
+
+
+@dataclass(frozen=True)
+class TimeAttribution:
+    """Integrated gradients (V, T, channels) of the mean correction of the AIRS bins, in analytic sigmas, from a
+    sequence without signal; `change` of that output; `completeness_error` of the sum, over the change; the `steps` that
+    it took."""
+
+    values: Floats
+    change: float
+    completeness_error: float
+    steps: int
+
+
+def head_values(network: V50, inputs: V50Inputs, background: V50Inputs, bins: list[int], seed: int = 0) -> HeadValues:
+    """Of one planet, for these bins, against the mean of the `background` planets' features. By permutations that go
+    both ways, so that values add up exactly."""
+    import shap
+
+    nodes, star = background.nodes.mean(dim=0, keepdim=True), background.star.mean(dim=0, keepdim=True)
+    count = len(NODE_FEATURES)
+
+    def output(masks: Floats) -> Floats:
+        rows = []
+        for mask in torch.from_numpy(np.asarray(masks)).to(inputs.nodes):
+            changed = inputs._replace(
+                nodes=nodes + mask[:count] * (inputs.nodes - nodes),
+                star=star + mask[count:-1] * (inputs.star - star),
+                fgs1=_without_signal(inputs.fgs1) * (1 - mask[-1]) + inputs.fgs1 * mask[-1],
+            )
+            with torch.no_grad():
+                rows.append(torch.cat([part[0, bins] for part in _heads(network(changed), inputs)]).double().numpy())
+        return np.stack(rows)
+
+    absent, present = np.zeros((1, len(GROUPS))), np.ones((1, len(GROUPS)))
+    explainer = shap.PermutationExplainer(output, shap.maskers.Independent(absent), seed=seed)
+    found = explainer(present, max_evals=4 * (2 * len(GROUPS) + 1), silent=True)
+    values = np.asarray(found.values)[0].reshape(len(GROUPS), len(HEADS), len(bins)).transpose(1, 0, 2)
+    base, whole = (output(m)[0].reshape(len(HEADS), len(bins)) for m in (absent, present))
+    error = np.abs(base + values.sum(axis=1) - whole).max() / max(float(np.abs(whole).max()), 1e-12)
+    return HeadValues(values, base, float(error))
+
+
+def time_attribution(network: V50, inputs: V50Inputs) -> TimeAttribution:
+    """Integrated gradients (Sundararajan, Taly & Yan 2017, ICML) along the FGS1 sequence of one planet. The number of
+    steps doubles until the sum is complete to one percent."""
+    start = _without_signal(inputs.fgs1)
+
+    def output(fgs1: Tensor) -> Tensor:
+        return _heads(network(inputs._replace(fgs1=fgs1)), inputs)[0][0, AIRS.spectral_slice].mean()
+
+    with torch.no_grad():
+        change = float(output(inputs.fgs1) - output(start))
+    steps = FEWEST_STEPS
+    while True:
+        gradient = torch.zeros_like(inputs.fgs1, dtype=torch.float64)
+        for step in range(steps):
+            share = (step + 0.5) / steps
+            at = (start + share * (inputs.fgs1 - start)).requires_grad_()
+            with torch.enable_grad():
+                gradient += torch.autograd.grad(output(at), at)[0].double() / steps
+        values = (gradient * (inputs.fgs1 - start)).numpy()
+        error = abs(float(values.sum()) - change) / max(abs(change), 1e-9)
+        if error <= COMPLETENESS or steps >= MOST_STEPS:
+            return TimeAttribution(values, change, error, steps)
+        steps *= 2
+
+
+def edge_attention(network: V50, inputs: V50Inputs) -> tuple[Floats, Floats] | None:
+    """Edges (2, E) as source and target, and the attention (layers, E) of one planet's graph, means over heads; None
+    for a network whose layers do not attend."""
+    with torch.no_grad():
+        attention = network(inputs).attention
+    if not attention:
+        return None
+    edges = network.airs.edge_index.numpy()
+    return edges, torch.stack([layer[0].mean(dim=-1) for layer in attention]).double().numpy()
+
+
+def _heads(output: V50Output, inputs: V50Inputs) -> tuple[Tensor, Tensor]:
+    return (output.mean - inputs.mean) / inputs.sigma, (output.sigma / inputs.sigma).log()
+
+
+def _without_signal(fgs1: Tensor) -> Tensor:
+    """The sequence with nothing in it but time."""
+    kept = torch.zeros(len(FGS1_CHANNELS), dtype=fgs1.dtype)
+    kept[FGS1_CHANNELS.index("time")] = 1.0
+    return fgs1 * kept
