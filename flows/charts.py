@@ -34,8 +34,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """`values` (rows, columns) over `x` (columns,) and `y` (rows,), numbers or names, coloured from `low` to `high`; the
-    colours part at the middle if `diverging`."""
+    """`values` (rows, columns) over `x` (columns,) and `y` (rows,), numbers or names, coloured from `low` to `high`,
+    which part at the middle if `diverging`. The rows are `planets` of the report, if given."""
 
     values: Floats
     x: Sequence[Any]

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.journal import finite_json, now
+from flows.ledger import LEDGER_CSV, LEDGER_JSON
 from flows.panels import Panel, all_panels
 from flows.report import render
 from flows.run_data import RunData, read_run
 from flows.run_directory import store_errors, write_atomically
 from spectramind import __version__
+from spectramind.errors import InputError
 from spectramind.instruments import FGS1
 from spectramind.provenance.digests import file_digest
 from spectramind.provenance.environment import environment_snapshot
@@ -45,6 +47,7 @@ def write_dashboard(run: Path, out: Path | None = None) -> Path:
         panel = build(data)
         if panel is not None:
             found[name] = panel
+    _require_distinct(found)
     written: list[Path] = []
     with store_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +65,17 @@ def write_dashboard(run: Path, out: Path | None = None) -> Path:
         manifest = _manifest(data, folder, [*written, report])
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
     return report
+
+
+def _require_distinct(panels: Mapping[str, Panel]) -> None:
+    """Raises InputError if two panels, or a panel and the run, would write the same file."""
+    names = [REPORT, SUMMARY, MANIFEST, LEDGER_CSV, LEDGER_JSON]
+    for panel in panels.values():
+        names += [f"{chart.name}.{kind}" for chart in panel.charts for kind in ("png", "json")] + list(panel.files)
+    twice = sorted({name for name in names if names.count(name) > 1 or Path(name).name != name})
+    if twice:
+        cure = "Rename the figure or file of your own panel."
+        raise InputError("panels of the report", "file names of their own", ", ".join(twice), cure)
 
 
 def page(run: RunData, panels: Mapping[str, Panel]) -> str:

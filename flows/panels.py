@@ -104,9 +104,7 @@ def calibration(run: RunData) -> Panel | None:
         centres, density, normal = z_histogram(z)
         bars = Series("errors / sigma", centres, density, "bars")
         curve = Series("N(0, 1)", centres, normal, colour="#333333")
-        charts.append(
-            Chart(f"z_histogram_{split}", f"z, {title}", "(truth - mean) / sigma", "density", (bars, curve))
-        )
+        charts.append(Chart(f"z_histogram_{split}", f"z, {title}", "(truth - mean) / sigma", "density", (bars, curve)))
         by_bin = coverage_by_bin(z) - np.array(COVERAGE_LEVELS)[:, None]
         levels = [f"{level:.0%}" for level in COVERAGE_LEVELS]
         heat = Heatmap(by_bin, list(run.axis), levels, "observed - nominal", -0.3, 0.3, True)
@@ -218,8 +216,9 @@ def symbolic(run: RunData) -> Panel | None:
     grid = table.pivot_table(index="planet_id", columns="rule", values="penalty", sort=False)
     values = grid.to_numpy(float)
     scale = np.maximum(np.nanmax(values, axis=0), np.finfo(float).tiny)
-    rows = [row_of[str(planet)] for planet in grid.index]
-    heat = Heatmap(values / scale, list(grid.columns), [str(p) for p in grid.index], "of the worst", 0.0, 1.0, False, rows)
+    names = [str(planet) for planet in grid.index]
+    rows = [row_of[name] for name in names]
+    heat = Heatmap(values / scale, list(grid.columns), names, "of the worst", 0.0, 1.0, planets=rows)
     chart = Chart("symbolic_violations", "Violation of each rule, relative to the worst planet", "", "", (), heat)
     listed = []
     for rule, mine in table.groupby("rule", sort=False):

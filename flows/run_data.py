@@ -69,7 +69,7 @@ class RunData:
 
     def rows(self, split: str, known: bool = True) -> list[int]:
         """Rows of a split; only those whose truth is known if `known`."""
-        there = np.isfinite(self.truth).all(axis=1)
+        there = np.all(np.isfinite(self.truth), axis=1).tolist()
         return [row for row, name in enumerate(self.splits) if name == split and (there[row] or not known)]
 
     def z(self, rows: Sequence[int]) -> Floats:

@@ -145,8 +145,7 @@ def fit_unit(job: FitJob) -> Done:
 
     def write(folder: Path) -> None:
         visits = [
-            joined([build_and_read(partial(_calibrated, cube), read_cube)[1] for cube in cubes])
-            for cubes in job.visits
+            joined([build_and_read(partial(_calibrated, cube), read_cube)[1] for cube in cubes]) for cubes in job.visits
         ]
         try:
             fit = fit_planet(visits, job.star, job.transit)

@@ -37,7 +37,7 @@ def power_spectrum(residuals: Floats, spacing: float) -> tuple[Floats, Floats]:
     Samples that are not finite count as the mean of their series.
     """
     samples = residuals.shape[1]
-    frequency = np.fft.rfftfreq(samples, spacing)[1:]
+    frequency: Floats = np.fft.rfftfreq(samples, spacing)[1:].astype(float)
     powers = []
     for series in residuals:
         known = np.isfinite(series)
