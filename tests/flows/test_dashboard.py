@@ -9,7 +9,7 @@ import pytest
 
 from flows import panels
 from flows.charts import Chart, Series
-from flows.dashboard import STEPS, page, packed_planets
+from flows.dashboard import STEPS, packed_planets, page
 from flows.panels import Panel, all_panels, calibration, ledger, register, score_heatmap, scores
 from flows.run_data import RunData, read_run
 from spectramind.errors import InputError
