@@ -18,8 +18,8 @@ import numpy as np
 
 from spectramind.errors import InputError
 from spectramind.instruments import N_WAVELENGTHS
-from spectramind.models.nuisance_learning import drift_scales, learn_nuisance_prior
-from spectramind.models.options import AnalyticOptions
+from spectramind.models.nuisance_learning import learn_nuisance_prior, planet_nuisances
+from spectramind.models.options import AnalyticOptions, Drift
 from spectramind.models.response import correct_response, learn_response
 from spectramind.models.spectral_prior import (
     N_FEATURES,
@@ -159,11 +159,15 @@ def _other_shapes(arrays: Mapping[str, Floats], layout: Layout) -> list[str]:
     """What the arrays of a checkpoint lack, have beside, or have in another shape, one entry per array."""
     planets, components = arrays["spectrum.centres"].shape if "spectrum.centres" in arrays else (0, 0)
     shared, visit, bins, one = layout.n_shared, layout.n_per_visit, N_WAVELENGTHS, (1,)
+    free = arrays.get("nuisance.drift_time", np.empty(1)).size == 0
+    degree = 0 if free else layout.drift_degree
     expected: dict[str, tuple[int, ...]] = {
         "nuisance.shared_law": (shared, 3),
         "nuisance.shared_covariance": (shared, shared),
         "nuisance.visit_mean": (visit,),
         "nuisance.visit_covariance": (visit, visit),
+        "nuisance.drift_time": (degree, degree),
+        "nuisance.drift_colour": (layout.drift_colours, layout.drift_colours),
         "response": (bins,),
         "spectrum.basis": (bins, 1 + components),
         "spectrum.remainder": (bins,),
@@ -221,8 +225,8 @@ def train_analytic(
 ) -> tuple[AnalyticModel, Spectra]:
     """Train on planets with true spectra `labels` (N, 283); returns the model and out-of-fold predictions of all N.
 
-    The kernel width of a fold is the one that predicts the other folds' planets best, so that no planet takes part in
-    any choice made for it. Raises InputError for fewer than eight planets.
+    Drift law and kernel width of a fold are those that predict the other folds' planets best, so that a planet's own
+    prediction takes no part in the choice made for it. Raises InputError for fewer than eight planets.
     """
     planets = _Planets(tuple(fits), tuple(stars), labels)
     if len(planets.usable().fits) < FEWEST_PLANETS:
@@ -233,29 +237,30 @@ def train_analytic(
             "Add planets with known spectra.",
         )
     folds = planet_folds(len(fits), options.folds, seed)
-    widths = options.kernel_widths
-    candidates: list[dict[float, Spectra]] = []
+    choices = [(drift, width) for drift in options.drifts for width in options.kernel_widths]
+    candidates: list[list[Spectra]] = []
     for fold in folds:
         held_out = planets.part(fold)
         seen = planets.part([i for i in range(len(fits)) if i not in set(fold)])
-        model = _learn(seen, widths[0], wavelengths_um, options, transit)
-        candidates.append(model.predict_by_width(held_out.fits, held_out.stars, widths))
+        tried: list[Spectra] = []
+        for drift in options.drifts:
+            model = _learn(seen, drift, options.kernel_widths[0], wavelengths_um, options, transit)
+            by_width = model.predict_by_width(held_out.fits, held_out.stars, options.kernel_widths)
+            tried += [by_width[width] for width in options.kernel_widths]
+        candidates.append(tried)
     quality = np.array(
-        [
-            [_log_density(by_width[w], labels[fold]) for w in widths]
-            for by_width, fold in zip(candidates, folds, strict=True)
-        ]
+        [[_log_density(one, labels[fold]) for one in tried] for tried, fold in zip(candidates, folds, strict=True)]
     )
     mean, covariance = np.empty_like(labels), np.empty((len(fits), N_WAVELENGTHS, N_WAVELENGTHS))
     flags: list[tuple[str, ...]] = [()] * len(fits)
     for number, fold in enumerate(folds):
         elsewhere = quality.sum(axis=0) - quality[number]
-        chosen = candidates[number][widths[int(elsewhere.argmax())]]
+        chosen = candidates[number][int(elsewhere.argmax())]
         mean[fold], covariance[fold] = chosen.mean, chosen.covariance
         for planet, words in zip(fold, chosen.flags, strict=True):
             flags[planet] = words
-    width = widths[int(quality.sum(axis=0).argmax())]
-    return _learn(planets, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance, flags)
+    drift, width = choices[int(quality.sum(axis=0).argmax())]
+    return _learn(planets, drift, width, wavelengths_um, options, transit), _spectra(fits, mean, covariance, flags)
 
 
 def planet_folds(n: int, count: int, seed: int) -> list[list[int]]:
@@ -266,12 +271,18 @@ def planet_folds(n: int, count: int, seed: int) -> list[list[int]]:
 
 
 def _learn(
-    planets: _Planets, width: float, wavelengths_um: Floats, options: AnalyticOptions, transit: TransitOptions
+    planets: _Planets,
+    drift: Drift,
+    width: float,
+    wavelengths_um: Floats,
+    options: AnalyticOptions,
+    transit: TransitOptions,
 ) -> AnalyticModel:
     known = planets.usable()
     given = [fit.likelihood.given(truth) for fit, truth in zip(known.fits, known.truth, strict=True)]
     visits = [fit.layout.n_visits for fit in known.fits]
     start = first_guess(transit, TYPICAL_WINDOW_H)
+    start = start if drift == "product" else start.with_free_drift()
     nuisances = learn_nuisance_prior(given, known.stars, visits, start, options.learning_iterations)
     spectra = learn_spectral_prior(planets.truth, planets.stars, options.shape_components)
     anything = broad_gaussian(spectra)
@@ -293,9 +304,8 @@ def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any
     one of `any_spectrum`; without information where the fit is flagged."""
     if fit.flags:
         return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
-    n_visits = fit.layout.n_visits
-    scales = drift_scales(fit.likelihood.nuisances(any_spectrum), star, nuisances, n_visits)
-    mean, covariance = nuisances.mean(star, n_visits), nuisances.covariance(scales)
+    marginal = fit.likelihood.nuisances(any_spectrum)
+    mean, covariance = planet_nuisances(marginal, star, nuisances, fit.layout.n_visits)
     return fit.likelihood.integrated(Gaussian.from_moments(mean, covariance))
 
 

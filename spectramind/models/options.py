@@ -8,6 +8,8 @@ from typing import Literal
 from spectramind.instruments import N_WAVELENGTHS
 from spectramind.options import option
 
+Drift = Literal["product", "free"]
+
 
 @dataclass(frozen=True)
 class AnalyticOptions:
@@ -15,7 +17,7 @@ class AnalyticOptions:
 
     folds: int = option(5, "Folds of planets for out-of-fold predictions.", ge=2, le=100)
     learning_iterations: int = option(
-        150, "Expectation-maximisation steps that learn geometry, limb-darkening and drift scatters.", ge=1, le=5000
+        60, "Expectation-maximisation steps that learn geometry, limb-darkening and drift scatters.", ge=1, le=5000
     )
     shape_components: int = option(12, "Principal components of the spectral shapes.", ge=1, le=60)
     kernel_widths: tuple[float, ...] = option(
@@ -23,6 +25,10 @@ class AnalyticOptions:
         "Widths tried for the kernel about each training shape, 1 is one Gaussian; held-out planets decide.",
         gt=0,
         le=1,
+    )
+    drifts: tuple[Drift, ...] = option(
+        ("product", "free"),
+        "Laws tried for the drift of AIRS, f(t) g(w) or any smooth function; held-out planets decide.",
     )
     amplitude_steps: int = option(21, "Grid points of the amplitude of a planet's spectral shape.", ge=3, le=200)
 

@@ -94,7 +94,7 @@ def fit_planet(visits: Sequence[CalibratedVisit], star: Star, options: TransitOp
     prior = first_guess(options, window)
     layout = Layout.of(options, len(visits))
     curves = [_log_curves(visit, options.drift_degree) for visit in visits]
-    nuisances = Gaussian.from_moments(prior.mean(star, layout.n_visits), prior.covariance([1.0] * layout.n_visits))
+    nuisances = Gaussian.from_moments(prior.mean(star, layout.n_visits), prior.covariance(layout.n_visits))
     knowledge = _with_spectrum(_weak_spectral_prior(), nuisances)
     starts = _starting_points(curves, star, options, prior, layout)
     climbs = [_climb(curves, star, layout, knowledge, start, options.iterations) for start in starts]

@@ -9,10 +9,11 @@ planet's posterior is linear algebra once its light curves are linearised.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from spectramind.transit.bases import wavelength_basis
 from spectramind.transit.options import TransitOptions
@@ -24,6 +25,8 @@ the change of b^2 in units of `impact_unit`, `mid_time` in hours from the centre
 N_GEOMETRY = 2
 N_CLOCK = 2
 SOLAR_TEMPERATURE = 5772.0
+FIRST_REMAINDER = 0.1
+"""Drift of AIRS that is not f(t) g(w), relative to it, before anything is learned."""
 
 
 def impact_parameter(star: Star) -> float:
@@ -97,43 +100,70 @@ class Layout:
 
 @dataclass(frozen=True)
 class NuisancePrior:
-    """Knowledge of the nuisances, Gaussian once each visit's drift scale is known.
+    """Knowledge of the nuisances.
 
     `shared_law` (n_shared, 3) times `temperature_terms` is the mean of the shared nuisances, `shared_covariance` their
-    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own. Visits drift by very different
-    amounts, so the drift of a visit is its own scale times a draw from this covariance.
+    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own. The drift of AIRS is f(t) g(w) and a
+    remainder: `visit_covariance` holds the remainder, `drift_time` (degree, degree) and `drift_colour` (colours,
+    colours), of trace 1, the covariances of f and g. A free drift is remainder alone, `drift_time` is then (0, 0).
+    Visits drift by very different amounts: a visit's drift is a draw from all this times a scale of its own.
     """
 
     shared_law: Floats
     shared_covariance: Floats
     visit_mean: Floats
     visit_covariance: Floats
+    drift_time: Floats
+    drift_colour: Floats
 
     def mean(self, star: Star, n_visits: int) -> Floats:
+        """(size,) of a planet with `n_visits` visits."""
         return np.concatenate([self.shared_law @ temperature_terms(star), *[self.visit_mean] * n_visits])
 
-    def covariance(self, drift_scales: Sequence[float]) -> Floats:
-        """(p, p) for a planet whose visits drift by `drift_scales` times the typical amount."""
-        n_shared, n_visit = self.shared_covariance.shape[0], self.visit_covariance.shape[0]
-        full = np.zeros((n_shared + len(drift_scales) * n_visit,) * 2)
-        full[:n_shared, :n_shared] = self.shared_covariance
-        for position, scale in enumerate(drift_scales):
-            part = slice(n_shared + position * n_visit, n_shared + (position + 1) * n_visit)
-            stretch = np.r_[np.ones(N_CLOCK), np.full(n_visit - N_CLOCK, scale)]
-            full[part, part] = self.visit_covariance * stretch[:, None] * stretch
-        return full
+    def covariance(self, n_visits: int) -> Floats:
+        """(size, size) for drifts of typical size, f(t) g(w) by its second moments as if it were Gaussian."""
+        return np.asarray(block_diag(self.shared_covariance, *[self._visit()] * n_visits))
+
+    def remainder(self, n_visits: int) -> Floats:
+        """(size, size): the same without f(t) g(w)."""
+        return np.asarray(block_diag(self.shared_covariance, *[self.visit_covariance] * n_visits))
+
+    @property
+    def separable(self) -> bool:
+        """Whether f(t) g(w) is part of the drift."""
+        return self.drift_time.size > 0
+
+    @property
+    def drift_degree(self) -> int:
+        return int((len(self.visit_mean) - N_CLOCK) // (len(self.drift_colour) + 1))
+
+    def dispersed_drift(self, position: int) -> slice:
+        """Where the drift of AIRS stands in the vector: degree by degree the coefficients of all colours."""
+        start = len(self.shared_law) + position * len(self.visit_mean) + N_CLOCK
+        return slice(start, start + self.drift_degree * len(self.drift_colour))
+
+    def dispersionless_drift(self, position: int) -> slice:
+        """Where the drift of FGS1 stands in the vector."""
+        start = self.dispersed_drift(position).stop
+        return slice(start, start + self.drift_degree)
+
+    def with_free_drift(self) -> NuisancePrior:
+        """The same knowledge for drifts that need not be products."""
+        return replace(self, visit_covariance=self._visit(), drift_time=np.empty((0, 0)))
 
     def to_arrays(self) -> dict[str, Floats]:
-        return {
-            "nuisance.shared_law": self.shared_law,
-            "nuisance.shared_covariance": self.shared_covariance,
-            "nuisance.visit_mean": self.visit_mean,
-            "nuisance.visit_covariance": self.visit_covariance,
-        }
+        return {f"nuisance.{name}": getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Floats]) -> NuisancePrior:
         return cls(*(arrays[f"nuisance.{name}"] for name in cls.__dataclass_fields__))
+
+    def _visit(self) -> Floats:
+        visit = self.visit_covariance.copy()
+        if self.separable:
+            product = np.kron(self.drift_time, self.drift_colour)
+            visit[N_CLOCK : N_CLOCK + len(product), N_CLOCK : N_CLOCK + len(product)] += product
+        return visit
 
 
 def first_guess(options: TransitOptions, window_h: float) -> NuisancePrior:
@@ -158,7 +188,14 @@ def first_guess(options: TransitOptions, window_h: float) -> NuisancePrior:
     )
     in_time = options.drift_scale / (1.0 + np.arange(degree))
     in_colour = 1.0 / (1.0 + np.arange(options.drift_colours))
-    visit_scatter = np.concatenate(
-        [[window_h / 4, options.clock_scatter_h], np.outer(in_time, in_colour).ravel(), in_time]
+    remainder = FIRST_REMAINDER * np.outer(in_time, in_colour).ravel()
+    visit_scatter = np.concatenate([[window_h / 4, options.clock_scatter_h], remainder, in_time])
+    colour_power = np.sum(in_colour**2)
+    return NuisancePrior(
+        law,
+        np.diag(shared_scatter**2),
+        np.zeros(layout.n_per_visit),
+        np.diag(visit_scatter**2),
+        np.diag(in_time**2) * colour_power,
+        np.diag(in_colour**2) / colour_power,
     )
-    return NuisancePrior(law, np.diag(shared_scatter**2), np.zeros(layout.n_per_visit), np.diag(visit_scatter**2))

@@ -22,7 +22,7 @@ OPTIONS = TransitOptions(drift_degree=4)
 def spectrum_posterior(fit: PlanetFit, host) -> tuple[np.ndarray, np.ndarray]:
     prior = first_guess(OPTIONS, 8.0)
     n = fit.layout.n_visits
-    measured = fit.likelihood.integrated(Gaussian.from_moments(prior.mean(host, n), prior.covariance([1.0] * n)))
+    measured = fit.likelihood.integrated(Gaussian.from_moments(prior.mean(host, n), prior.covariance(n)))
     covariance = np.linalg.inv(measured.precision)
     return covariance @ measured.score, covariance
 
