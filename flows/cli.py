@@ -159,6 +159,7 @@ def dashboard(
     invocation: Invocation,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
     outdir: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of RUN/diagnostics.")] = None,
+    figures: Annotated[bool, typer.Option(help="Also write every figure as PNG and JSON.")] = True,
     show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
     """One HTML file on a run's planets, errors, calibration and networks, with its figures beside it."""
@@ -170,7 +171,7 @@ def dashboard(
         return
     from flows.dashboard import write_dashboard
 
-    report = write_dashboard(run, outdir)
+    report = write_dashboard(run, outdir, figures)
     print(f"report    {report}")
     if show:
         typer.launch(report.resolve().as_uri())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,8 @@ from spectramind.provenance.digests import file_digest
 from spectramind.provenance.environment import environment_snapshot
 from spectramind.types import Floats
 
-REPORT, SUMMARY, MANIFEST = "diagnostic_report_v1.html", "diagnostic_summary.json", "manifest.json"
+SUMMARY, MANIFEST = "diagnostic_summary.json", "manifest.json"
+NAME = "diagnostic_report_v{}.html"
 SCHEMA = Path(__file__).parent / "diagnostic_summary.schema.json"
 STEPS = 65534
 """Of a number between the least and the largest of its array; one more stands for a number that is missing."""
@@ -33,52 +36,89 @@ MOST_SAMPLES = 240
 """Of a light curve on the page; longer ones are averaged."""
 
 
-def write_dashboard(run: Path, out: Path | None = None) -> Path:
-    """Write the report, its figures as PNG and JSON, `diagnostic_summary.json` and, last, `manifest.json` into `out`,
-    or the run's `diagnostics/`; return the report's path.
+@dataclass(frozen=True)
+class Drawn:
+    """A panel as the page shows it, `document` of JSON values, and its `files` by name."""
+
+    panel: Panel
+    document: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def write_dashboard(run: Path, out: Path | None = None, figures: bool = True) -> Path:
+    """Write the report, its figures as PNG and JSON if `figures`, `diagnostic_summary.json` and, last, `manifest.json`
+    into `out`, or the run's `diagnostics/`; return the report's path, which no report had before.
 
     Raises InputError if the run has no spectra, StoreError if `out` cannot be written.
     """
     data = read_run(run)
+    drawn, failed = draw_panels(data, figures)
+    data = replace(data, missing=(*data.missing, *failed))
     folder = out or run / "diagnostics"
-    found: dict[str, Panel] = {}
-    missing = list(data.missing)
-    for name, build in all_panels().items():
-        panel = build(data)
-        if panel is not None:
-            found[name] = panel
-    _require_distinct(found)
-    written: list[Path] = []
     with store_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        for panel in found.values():
-            for chart in panel.charts:
-                written.append(_write(folder / f"{chart.name}.png", chart.to_png()))
-                document = json.dumps(finite_json(chart.to_json()), allow_nan=False)
-                written.append(_write(folder / f"{chart.name}.json", document.encode()))
-            written += [_write(folder / name, text.encode()) for name, text in panel.files.items()]
-        summary = _summary(data, found, missing)
-        _check(summary)
+        written = [_write(folder / name, content) for one in drawn.values() for name, content in one.files.items()]
+        summary = _summary(data, drawn)
+        jsonschema.validate(summary, json.loads(SCHEMA.read_text(encoding="utf-8")))
         written.append(_write(folder / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode()))
-        report = _write(folder / REPORT, page(data, found).encode())
-        manifest = _manifest(data, folder, [*written, report])
+        report = _write(folder / _next_name(folder), page(data, drawn).encode())
+        manifest = _manifest(data, [*written, report])
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
     return report
 
 
-def _require_distinct(panels: Mapping[str, Panel]) -> None:
-    """Raises InputError if two panels, or a panel and the run, would write the same file."""
-    names = [REPORT, SUMMARY, MANIFEST, LEDGER_CSV, LEDGER_JSON]
-    for panel in panels.values():
-        names += [f"{chart.name}.{kind}" for chart in panel.charts for kind in ("png", "json")] + list(panel.files)
-    twice = sorted({name for name in names if names.count(name) > 1 or Path(name).name != name})
-    if twice:
-        cure = "Rename the figure or file of your own panel."
-        raise InputError("panels of the report", "file names of their own", ", ".join(twice), cure)
+def draw_panels(run: RunData, figures: bool = True) -> tuple[dict[str, Drawn], list[str]]:
+    """What every panel shows of the run, by name, with its figures as PNG and JSON if `figures`; and one line for each
+    panel that failed, so that a fault in one does not cost the others."""
+    found: dict[str, Drawn] = {}
+    failed = []
+    taken = {SUMMARY, MANIFEST, LEDGER_CSV, LEDGER_JSON}
+    for name, build in all_panels().items():
+        try:
+            panel = build(run)
+            if panel is None:
+                continue
+            drawn = draw_panel(name, panel, figures)
+            _require_own_names(drawn.files, taken)
+        except Exception as error:  # panels from elsewhere may raise anything
+            failed.append(f"panel {name}: {type(error).__name__}: {error}")
+            continue
+        taken |= set(drawn.files)
+        found[name] = drawn
+    return found, failed
 
 
-def page(run: RunData, panels: Mapping[str, Panel]) -> str:
+def draw_panel(name: str, panel: Panel, figures: bool = True) -> Drawn:
+    """One panel, under the name that the page's links have."""
+    charts = [finite_json(chart.to_json()) for chart in panel.charts]
+    files = {file: text.encode() for file, text in panel.files.items()}
+    if figures:
+        for chart, values in zip(panel.charts, charts, strict=True):
+            for file, content in (("png", chart.to_png()), ("json", json.dumps(values, allow_nan=False).encode())):
+                _require_own_names([f"{chart.name}.{file}"], set(files))
+                files[f"{chart.name}.{file}"] = content
+    table = [finite_json(row) for row in panel.table]
+    document = {"name": name, "title": panel.title, "charts": charts, "table": table, "notes": list(panel.notes)}
+    return Drawn(panel, document, files)
+
+
+def _require_own_names(names: Iterable[str], taken: Set[str]) -> None:
+    """Raises InputError if a file of a panel has the name of another or is not in the report's folder."""
+    reserved = NAME.split("{}")[0]
+    bad = sorted(n for n in names if n in taken or n.startswith(reserved) or Path(n).name != n)
+    if bad:
+        raise InputError("files of the report", "names of their own", ", ".join(bad), "Rename the figure or file.")
+
+
+def _next_name(folder: Path) -> str:
+    """The report's name: its number is one above those that are there."""
+    start, end = NAME.split("{}")
+    numbers = [f.name.removeprefix(start).removesuffix(end) for f in folder.glob(NAME.format("*"))]
+    return NAME.format(1 + max((int(number) for number in numbers if number.isdecimal()), default=0))
+
+
+def page(run: RunData, panels: Mapping[str, Drawn]) -> str:
     """The whole report as one HTML document."""
     from plotly.offline import get_plotlyjs
 
@@ -87,18 +127,17 @@ def page(run: RunData, panels: Mapping[str, Panel]) -> str:
         "planets": planets,
         "axis": [float(value) for value in run.axis],
         "axis_label": run.axis_label,
-        "panels": [_panel_json(name, panel) for name, panel in panels.items()],
+        "panels": [drawn.document for drawn in panels.values()],
     }
-    text = json.dumps(finite_json(document), allow_nan=False, separators=(",", ":"))
-    splits = {split: run.splits.count(split) for split in ("train", "test")}
+    text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     return render(
         "dashboard.html",
         run=run,
         version=__version__,
         created=now(),
-        splits=splits,
+        splits=_planets_by_split(run),
         environment=environment_snapshot(),
-        names={name: panel.title for name, panel in panels.items()},
+        names={name: drawn.panel.title for name, drawn in panels.items()},
         data=_compressed(text.encode()),
         numbers=_compressed(numbers),
         plotly=_compressed(get_plotlyjs().encode()),
@@ -127,6 +166,8 @@ def packed_planets(run: RunData) -> tuple[list[dict[str, Any]], bytes]:
         entry |= {"mean": add(run.mean[row]), "sigma": add(run.sigma[row])}
         if np.isfinite(run.truth[row]).any():
             entry["truth"] = add(run.truth[row])
+        if row in run.attributions:
+            entry["attribution"] = add(run.attributions[row])
         entry["curves"] = [
             {
                 "name": f"{curve.instrument}, visit {curve.visit}",
@@ -149,66 +190,48 @@ def _fewer(values: Floats) -> Floats:
     return means
 
 
-def _panel_json(name: str, panel: Panel) -> dict[str, Any]:
-    return {
-        "name": name,
-        "title": panel.title,
-        "charts": [chart.to_json() for chart in panel.charts],
-        "table": [dict(row) for row in panel.table],
-        "notes": list(panel.notes),
-        "images": {name: base64.b64encode(data).decode() for name, data in panel.images.items()},
-    }
-
-
 def _compressed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
-def _summary(run: RunData, panels: Mapping[str, Panel], missing: list[str]) -> dict[str, Any]:
+def _planets_by_split(run: RunData) -> dict[str, int]:
+    return {split: run.splits.count(split) for split in ("train", "test")}
+
+
+def _summary(run: RunData, panels: Mapping[str, Drawn]) -> dict[str, Any]:
     summary: dict[str, Any] = finite_json(
         {
             "version": __version__,
             "created_utc": now(),
             "config_hash": run.summary.get("config_hash"),
             "data_rev": run.summary.get("data_rev"),
-            "planets": {split: run.splits.count(split) for split in ("train", "test")},
+            "planets": _planets_by_split(run),
             "panels": {
-                name: {"title": panel.title, "figures": [chart.name for chart in panel.charts], **_numbers(panel)}
-                for name, panel in panels.items()
+                name: {
+                    "title": drawn.panel.title,
+                    "figures": [chart.name for chart in drawn.panel.charts],
+                    "numbers": drawn.panel.numbers,
+                }
+                for name, drawn in panels.items()
             },
-            "missing": missing,
+            "missing": run.missing,
         }
     )
     return summary
 
 
-def _numbers(panel: Panel) -> dict[str, Any]:
-    return {"numbers": dict(panel.numbers)} if panel.numbers else {}
-
-
-def _check(summary: Mapping[str, Any]) -> None:
-    """Raises ValidationError if own panels have put something else than JSON values there."""
-    import jsonschema
-
-    jsonschema.validate(summary, json.loads(SCHEMA.read_text(encoding="utf-8")))
-
-
-def _manifest(run: RunData, folder: Path, files: list[Path]) -> dict[str, Any]:
-    environment = environment_snapshot()
+def _manifest(run: RunData, files: list[Path]) -> dict[str, Any]:
     manifest: dict[str, Any] = finite_json(
         {
             "created_utc": now(),
             "version": __version__,
-            "git_sha": environment["git_commit"],
+            "git_sha": environment_snapshot()["git_commit"],
             "config_hash": run.summary.get("config_hash"),
             "data_rev": run.summary.get("data_rev"),
-            "data": dict(run.data_digests),
+            "data": run.data_digests,
             "seed": run.seed,
-            "metrics": dict(run.metrics),
-            "files": {
-                str(file.relative_to(folder)): {"sha256": file_digest(file), "bytes": file.stat().st_size}
-                for file in files
-            },
+            "metrics": run.metrics,
+            "files": {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files},
         }
     )
     return manifest

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from spectramind.diagnostics.reliability import (
     z_histogram,
 )
 from spectramind.diagnostics.residuals import autocorrelation, power_spectrum
-from spectramind.instruments import AIRS, INSTRUMENTS
+from spectramind.instruments import AIRS, INSTRUMENTS, N_WAVELENGTHS
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import COVERAGE_LEVELS, spectra_statistics
 from spectramind.types import Floats
@@ -28,6 +30,8 @@ from spectramind.types import Floats
 ENTRY_POINTS = "spectramind.panels"
 TITLES = {"train": "held-out train planets", "test": "test planets"}
 MOST_LAGS = 40
+BINS, BINS_ARE = range(1, N_WAVELENGTHS + 1), "bin (1 is FGS1)"
+"""Of a map: over wavelength, the gap between the instruments would take a third of it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,6 @@ class Panel:
     notes: Sequence[str] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    images: Mapping[str, bytes] = field(default_factory=dict)
 
 
 Build = Callable[[RunData], Panel | None]
@@ -57,10 +60,14 @@ def register(name: str, build: Build) -> None:
 
 def all_panels() -> dict[str, Build]:
     """The report's own panels, those of installed packages, and registered ones, by name."""
-    from importlib.metadata import entry_points
-
-    installed = {entry.name: entry.load() for entry in entry_points(group=ENTRY_POINTS)}
+    installed = {entry.name: partial(_load_and_build, entry) for entry in entry_points(group=ENTRY_POINTS)}
     return {**OWN, **installed, **_registered}
+
+
+def _load_and_build(entry: EntryPoint, run: RunData) -> Panel | None:
+    """A package that cannot be imported fails as its panel does."""
+    panel: Panel | None = entry.load()(run)
+    return panel
 
 
 def scores(run: RunData) -> Panel | None:
@@ -84,8 +91,8 @@ def score_heatmap(run: RunData) -> Panel | None:
         order = np.argsort(ratio.mean(axis=1))
         rows = [chosen[place] for place in order]
         names = [run.planet_ids[row] for row in rows]
-        heat = Heatmap(ratio[order], list(run.axis), names, "score of the bin", -1.0, 1.0, True, rows)
-        charts.append(Chart(f"gll_heatmap_{split}", f"Gaussian log likelihood, {title}", run.axis_label, "", (), heat))
+        heat = Heatmap(ratio[order], BINS, names, "score of the bin", -1.0, 1.0, True, rows)
+        charts.append(Chart(f"gll_heatmap_{split}", f"Gaussian log likelihood, {title}", BINS_ARE, "", (), heat))
     note = "Log likelihood on the scale of the score: 1 is the ideal, 0 the reference prediction; worst planets first."
     return Panel("Score of planets and bins", tuple(charts), notes=[note]) if charts else None
 
@@ -107,10 +114,8 @@ def calibration(run: RunData) -> Panel | None:
         charts.append(Chart(f"z_histogram_{split}", f"z, {title}", "(truth - mean) / sigma", "density", (bars, curve)))
         by_bin = coverage_by_bin(z) - np.array(COVERAGE_LEVELS)[:, None]
         levels = [f"{level:.0%}" for level in COVERAGE_LEVELS]
-        heat = Heatmap(by_bin, list(run.axis), levels, "observed - nominal", -0.3, 0.3, True)
-        charts.append(
-            Chart(f"coverage_by_bin_{split}", f"Coverage of each bin, {title}", run.axis_label, "level", (), heat)
-        )
+        heat = Heatmap(by_bin, BINS, levels, "observed - nominal", -0.3, 0.3, True)
+        charts.append(Chart(f"coverage_by_bin_{split}", f"Coverage of each bin, {title}", BINS_ARE, "level", (), heat))
         numbers[split] = {"distance_from_normal": distance_from_normal(z), "z_std": float(z.std())}
         for name, part in instruments.items():
             for level, observed in zip(COVERAGE_LEVELS, coverage_by_bin(part).mean(axis=1), strict=True):
@@ -203,7 +208,7 @@ def losses(run: RunData) -> Panel | None:
                 series.append(Series(f"network {name}", *np.array(rows, float).T))
         if series:
             file = f"loss_{key.replace('/', '_')}"
-            charts.append(Chart(file, label.capitalize(), "epoch, all phases", label, tuple(series)))
+            charts.append(Chart(file, label.capitalize(), "epoch, all phases", label, tuple(series), log_y=key == "lr"))
     return Panel("Training of the networks", tuple(charts)) if charts else None
 
 
@@ -229,7 +234,7 @@ def symbolic(run: RunData) -> Panel | None:
                 "rule": rule,
                 "mean penalty": float(mine["penalty"].mean()),
                 "largest": float(worst["penalty"]),
-                "worst planet": str(worst["planet_id"]),
+                "worst planet": str(worst["planet_id"]) if worst["penalty"] > 0 else "-",
                 "its bin": "-" if worst["worst_bin"] < 0 else int(worst["worst_bin"]) + 1,
                 "planets": int((mine["penalty"] > 0).sum()),
                 "most frequent bin": int(bins.mode().iloc[0]) + 1 if len(bins) else "-",
@@ -263,13 +268,6 @@ def certificate(run: RunData) -> Panel | None:
     return Panel("Coverage certificate", notes=[run.certificate]) if run.certificate else None
 
 
-def explanations(run: RunData) -> Panel | None:
-    """Attributions that `spectramind explain` has written."""
-    images = {name: data for name, data in run.explained.items() if name.endswith(".png")}
-    documents = [{"file": name, "bytes": len(data)} for name, data in run.explained.items() if name.endswith(".json")]
-    return Panel("Attributions", table=documents, images=images) if run.explained else None
-
-
 OWN: dict[str, Build] = {
     "scores": scores,
     "calibration": calibration,
@@ -278,7 +276,6 @@ OWN: dict[str, Build] = {
     "residuals": residuals,
     "latents": latents,
     "symbolic": symbolic,
-    "explanations": explanations,
     "losses": losses,
     "certificate": certificate,
 }

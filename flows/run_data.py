@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT, PREDICTIONS = Path("checkpoints") / "best.ckpt", Path("predictions") / "predictions.parquet"
 OUT_OF_FOLD = "out_of_fold.parquet"
+ATTRIBUTIONS = Path("explain") / "attribution.parquet"
 CURE = "Name the directory of a run that has trained or predicted."
 BATCH = 16
 """Planets that the network reads at a time."""
@@ -40,8 +41,9 @@ class RunData:
     `mean`, `sigma` (P, 283), `truth` (P, 283) with NaN where it is not known; `flags` words by row, `curves` white
     light curves by row, `latents` (P, n) and what they are, `wavelengths_um` (283,), None if the data set is gone;
     `histories` of the networks by name, one row per epoch; `violations` planet_id, rule, penalty, worst_bin; documents
-    that the run has written, empty if it has not; `images` of RUN/explain by name. `missing` says in plain words what
-    could not be had.
+    that the run has written, empty if it has not; `attributions` (283,) by row: how far a bin's light curve moves the
+    bins that `spectramind explain` lists, the mean of absolute values. `missing` says in plain words what could not be
+    had.
     """
 
     path: Path
@@ -60,7 +62,7 @@ class RunData:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
     certificate: str = ""
-    explained: Mapping[str, bytes] = field(default_factory=dict)
+    attributions: Mapping[int, Floats] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     data_digests: Mapping[str, str] = field(default_factory=dict)
     settings_yaml: str = ""
@@ -134,7 +136,7 @@ def read_run(path: Path) -> RunData:
         metrics=_json(path / "metrics.json", missing),
         ledger=_json(path / "diagnostics" / "score_ledger.json", missing),
         certificate=certificate.read_text(encoding="utf-8") if certificate.is_file() else "",
-        explained=_explained(path / "explain"),
+        attributions=_attributions(path / ATTRIBUTIONS, ids, splits, missing),
         summary=summary,
         data_digests=quality.get("lineage", {}),
         settings_yaml=_text(path / "resolved_config.yaml"),
@@ -198,7 +200,11 @@ def _from_store(
     pooled: dict[int, Floats] = {}
     waiting: list[tuple[int, PlanetFit, Star, list[CalibratedVisit]]] = []
     lost: dict[str, int] = {}
-    network = _Latents.load(path / CHECKPOINT)
+    network = None
+    try:
+        network = _Latents.load(path / CHECKPOINT)
+    except SpectraMindError as error:
+        missing.append(f"latents of the network ({error})")
     if settings is not None and dataset is not None:
         layout = StoreLayout.of(settings.outputs)
         digests = {
@@ -213,14 +219,15 @@ def _from_store(
                 fit = PlanetFit.load(unit / FIT)
                 visits = _visits(layout, split, planet, unit)
                 curves[row] = white_curves(fit, visits, star, settings.transit)
-                if network is not None:
-                    waiting.append((row, fit, star, visits))
-                    if len(waiting) == BATCH:
-                        pooled.update(network.of(waiting))
-                        waiting = []
             except (SpectraMindError, OSError, ValueError, KeyError) as error:
                 reason = str(error).removeprefix(f"planet {planet}").strip(": ")
                 lost[reason] = lost.get(reason, 0) + 1
+                continue
+            if network is not None:
+                waiting.append((row, fit, star, visits))
+                if len(waiting) == BATCH:
+                    pooled.update(network.of(waiting))
+                    waiting = []
         for reason, count in list(lost.items())[:3]:
             missing.append(f"light curves and fits of {count} of {len(ids)} planets (such as: {reason})")
     if network is not None and waiting:
@@ -230,7 +237,7 @@ def _from_store(
         for row, vector in pooled.items():
             latents[row] = vector
         return curves, latents, f"latents of network {network.name}: means over bins of what its heads read"
-    missing.append("latents: no network was trained; the predicted spectra's leading directions stand for them")
+    missing.append("latents: no network at hand; the predicted spectra's leading directions stand for them")
     return curves, mean, "leading principal components of the posterior spectra, for want of a network"
 
 
@@ -338,9 +345,25 @@ def _violations(path: Path, missing: list[str]) -> pd.DataFrame | None:
     return pd.concat(tables, ignore_index=True)
 
 
-def _explained(folder: Path) -> dict[str, bytes]:
-    files = sorted(folder.rglob("*")) if folder.is_dir() else []
-    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.suffix in (".png", ".json") and f.is_file()}
+def _attributions(file: Path, ids: Sequence[str], splits: Sequence[str], missing: list[str]) -> dict[int, Floats]:
+    """Relative depths (283,) by row of the test planets in the table planet_id, wl, source_wl, attribution_ppm."""
+    import pandas as pd
+
+    if not file.is_file():
+        return {}
+    try:
+        table = pd.read_parquet(file, columns=["planet_id", "source_wl", "attribution_ppm"])
+        table["planet_id"], table["attribution_ppm"] = table["planet_id"].astype(str), table["attribution_ppm"].abs()
+        means = table.groupby(["planet_id", "source_wl"])["attribution_ppm"].mean().unstack()
+        means = 1e-6 * means.reindex(columns=range(1, N_WAVELENGTHS + 1))
+    except (OSError, ValueError, KeyError) as error:
+        missing.append(f"attributions: {file.name} cannot be read ({error})")
+        return {}
+    return {
+        row: means.loc[planet].to_numpy(float)
+        for row, (planet, split) in enumerate(zip(ids, splits, strict=True))
+        if split == "test" and planet in means.index
+    }
 
 
 def _json(file: Path, missing: list[str]) -> dict[str, Any]:
