@@ -293,7 +293,7 @@ def _fit_digests(unit: Path, missing: list[str]) -> dict[str, str]:
 def _unit(parent: Path, digest: str) -> Path:
     """The unit below `parent` that has this digest. Raises InputError."""
     if not digest:
-        raise InputError("the run", "a fit of every planet", "none of some", "They have the fallback.")
+        raise InputError("its spectrum", "one made from a fit", "the fallback", "The data-quality report says why.")
     for manifest in sorted(parent.glob(f"*/{MANIFEST}")):
         if read_manifest(manifest.parent)["digest"] == digest:
             return manifest.parent
