@@ -23,7 +23,7 @@ from spectramind.diagnostics.reliability import (
 )
 from spectramind.diagnostics.residuals import autocorrelation, power_spectrum
 from spectramind.instruments import AIRS, INSTRUMENTS, N_WAVELENGTHS
-from spectramind.metrics.score import reference_of, score_parts
+from spectramind.metrics.score import ScoreParts, reference_of, score_parts
 from spectramind.metrics.statistics import COVERAGE_LEVELS, spectra_statistics
 from spectramind.types import Floats
 
@@ -75,7 +75,7 @@ def scores(run: RunData) -> Panel | None:
     rows, numbers = [], {}
     for split, chosen, _ in _scored(run):
         statistics = spectra_statistics(run.mean[chosen], run.sigma[chosen], run.truth[chosen])
-        parts = _parts(run, chosen).summary()
+        parts = _parts(run, split, chosen).summary()
         numbers[split] = {name: {**statistics[name], "score": parts[name]["score"]} for name in parts}
         for name, found in statistics.items():
             row = {"planets": TITLES[split], "bins": name, "score": parts[name]["score"]}
@@ -87,7 +87,7 @@ def score_heatmap(run: RunData) -> Panel | None:
     """The score of every planet and bin."""
     charts = []
     for split, chosen, title in _scored(run):
-        ratio = _parts(run, chosen).ratio
+        ratio = _parts(run, split, chosen).ratio
         order = np.argsort(ratio.mean(axis=1))
         rows = [chosen[place] for place in order]
         names = [run.planet_ids[row] for row in rows]
@@ -286,11 +286,10 @@ def _scored(run: RunData) -> list[tuple[str, list[int], str]]:
     return [(split, rows, title) for split, title in TITLES.items() if (rows := run.rows(split))]
 
 
-def _parts(run: RunData, chosen: Sequence[int]) -> Any:
-    """Scored against the train labels, as far as they are known."""
-    labels = run.truth[run.rows("train") or list(chosen)]
-    rows = list(chosen)
-    return score_parts(run.mean[rows], run.sigma[rows], run.truth[rows], *reference_of(labels))
+def _parts(run: RunData, split: str, chosen: list[int]) -> ScoreParts:
+    """Scored as the run itself is: test planets against all train labels, held-out ones against their own."""
+    labels = run.truth[chosen] if split == "train" or run.train_labels is None else run.train_labels
+    return score_parts(run.mean[chosen], run.sigma[chosen], run.truth[chosen], *reference_of(labels))
 
 
 def _confidence(sigma: Floats) -> Floats:

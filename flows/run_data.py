@@ -38,12 +38,12 @@ BATCH = 16
 class RunData:
     """A run as its report shows it. P planets, held-out train planets first, then test planets.
 
-    `mean`, `sigma` (P, 283), `truth` (P, 283) with NaN where it is not known; `flags` words by row, `curves` white
-    light curves by row, `latents` (P, n) and what they are, `wavelengths_um` (283,), None if the data set is gone;
-    `histories` of the networks by name, one row per epoch; `violations` planet_id, rule, penalty, worst_bin; documents
-    that the run has written, empty if it has not; `attributions` (283,) by row: how far a bin's light curve moves the
-    bins that `spectramind explain` lists, the mean of absolute values. `missing` says in plain words what could not be
-    had.
+    `mean`, `sigma` (P, 283), `truth` (P, 283) with NaN where it is not known; `train_labels` (N, 283) of all train
+    planets and `wavelengths_um` (283,), None if the data set is gone; `flags` words by row, `curves` white light curves
+    by row, `latents` (P, n) and what they are; `histories` of the networks by name, one row per epoch; `violations`
+    planet_id, rule, penalty, worst_bin; documents that the run has written, empty if it has not; `attributions` (283,)
+    by row: how far a bin's light curve moves the bins that were explained, the mean of absolute values. `missing` says
+    in plain words what could not be had.
     """
 
     path: Path
@@ -52,6 +52,7 @@ class RunData:
     mean: Floats
     sigma: Floats
     truth: Floats
+    train_labels: Floats | None = None
     flags: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     curves: Mapping[int, Sequence[WhiteCurve]] = field(default_factory=dict)
     latents: Floats | None = None
@@ -108,6 +109,7 @@ def read_run(path: Path) -> RunData:
         missing.append("the end of the run: it has no manifest.json, so that it has failed or is not finished")
     settings = _settings(path, missing)
     dataset = _dataset(settings, missing)
+    labels = dict(zip(*dataset.labels(), strict=True)) if dataset is not None and dataset.planets("train") else {}
     ids = tuple(planet for _, spectra in parts for planet in spectra.planet_ids)
     splits = tuple(split for split, spectra in parts for _ in spectra.planet_ids)
     mean = np.concatenate([spectra.mean for _, spectra in parts])
@@ -125,7 +127,8 @@ def read_run(path: Path) -> RunData:
         splits=splits,
         mean=mean,
         sigma=sigma,
-        truth=_truth(ids, splits, settings, dataset, missing),
+        truth=_truth(ids, splits, labels, settings, missing),
+        train_labels=np.stack(list(labels.values())) if labels else None,
         flags={row: tuple(words[p]) for row, p in enumerate(ids) if splits[row] == "test" and p in words},
         curves=curves,
         latents=latents,
@@ -162,18 +165,21 @@ def _dataset(settings: Settings | None, missing: list[str]) -> Dataset | None:
     try:
         return open_dataset(Path(settings.data.root))
     except SpectraMindError as error:
-        missing.append(f"data set, and with it wavelengths, truths of train planets and light curves ({error})")
+        words = "data set, and with it wavelengths, light curves and train labels"
+        missing.append(f"{words}; test planets are scored against their own mean and spread ({error})")
         return None
 
 
 def _truth(
-    ids: Sequence[str], splits: Sequence[str], settings: Settings | None, dataset: Dataset | None, missing: list[str]
+    ids: Sequence[str],
+    splits: Sequence[str],
+    labels: dict[str, Floats],
+    settings: Settings | None,
+    missing: list[str],
 ) -> Floats:
     """(P, 283), NaN where nothing is known."""
     truth = np.full((len(ids), N_WAVELENGTHS), np.nan)
-    known: dict[str, dict[str, Floats]] = {"train": {}, "test": {}}
-    if dataset is not None:
-        known["train"] = dict(zip(*dataset.labels(), strict=True)) if dataset.planets("train") else {}
+    known: dict[str, dict[str, Floats]] = {"train": labels, "test": {}}
     if settings is None or settings.data.truth is None:
         missing.append("truth of test planets: data.truth was not set")
     else:
