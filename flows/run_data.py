@@ -154,12 +154,14 @@ def _settings(path: Path, missing: list[str]) -> Settings | None:
     try:
         return resolve((), path / "resolved_config.yaml")
     except SpectraMindError as error:
-        missing.append(f"settings of the run ({error})")
+        missing.append(f"settings of the run, and with them data set, truths and light curves ({error})")
         return None
 
 
 def _dataset(settings: Settings | None, missing: list[str]) -> Dataset | None:
-    if settings is None or settings.data.root is None:
+    if settings is None:
+        return None
+    if settings.data.root is None:
         missing.append("data set: not named in the run's settings")
         return None
     try:
@@ -180,13 +182,14 @@ def _truth(
     """(P, 283), NaN where nothing is known."""
     truth = np.full((len(ids), N_WAVELENGTHS), np.nan)
     known: dict[str, dict[str, Floats]] = {"train": labels, "test": {}}
-    if settings is None or settings.data.truth is None:
-        missing.append("truth of test planets: data.truth was not set")
-    else:
+    table = None if settings is None else settings.data.truth
+    if table is not None:
         try:
-            known["test"] = dict(zip(*read_truth(Path(settings.data.truth)), strict=True))
+            known["test"] = dict(zip(*read_truth(Path(table)), strict=True))
         except SpectraMindError as error:
             missing.append(f"truth of test planets ({error})")
+    elif settings is not None:
+        missing.append("truth of test planets: data.truth was not set")
     for row, (planet, split) in enumerate(zip(ids, splits, strict=True)):
         truth[row] = known[split].get(planet, np.nan)
     return truth
@@ -243,7 +246,9 @@ def _from_store(
         for row, vector in pooled.items():
             latents[row] = vector
         return curves, latents, f"latents of network {network.name}: means over bins of what its heads read"
-    missing.append("latents: no network at hand; the predicted spectra's leading directions stand for them")
+    missing.append(
+        "latents: no network, or no light curves for it; the predicted spectra's leading directions stand for them"
+    )
     return curves, mean, "leading principal components of the posterior spectra, for want of a network"
 
 
@@ -377,9 +382,9 @@ def _json(file: Path, missing: list[str]) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
     except FileNotFoundError:
-        missing.append(f"{file.parent.name}/{file.name}: not written")
+        missing.append(f"{file.name}: not written")
     except ValueError as error:
-        missing.append(f"{file.parent.name}/{file.name}: damaged ({error})")
+        missing.append(f"{file.name}: damaged ({error})")
     return {}
 
 

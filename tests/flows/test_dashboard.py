@@ -22,10 +22,9 @@ from flows.charts import Chart, Series
 from flows.cli import app
 from flows.dashboard import MANIFEST, SCHEMA, STEPS, SUMMARY, draw_panel, draw_panels, packed_planets, page
 from flows.panels import Panel, calibration, ledger, register, score_heatmap, scores
-from flows.run_data import ATTRIBUTIONS, CHECKPOINT, RunData, read_run
+from flows.run_data import ATTRIBUTIONS, CHECKPOINT, OUT_OF_FOLD, PREDICTIONS, RunData, read_run
 from flows.run_directory import RunDirectory
 from settings.resolve import resolve
-from spectramind.errors import InputError
 from spectramind.provenance.digests import file_digest
 from spectramind.simulation.dataset import SimulatedDataset
 from spectramind.transit.fit import WhiteCurve
@@ -269,7 +268,7 @@ def test_a_panel_that_fails_is_named_and_costs_no_other() -> None:
     register("ragged", lambda run: Panel("Ragged", (replace(chart, name="r", series=(Series("", [0, 1], [0]),)),)))
     run = synthetic(4, 20)
     found, failed = draw_panels(run)
-    assert {"scores", "calibration", "score_heatmap", "residuals", "latents"} <= set(found)
+    assert {"scores", "calibration", "score_heatmap", "residuals"} <= set(found)
     named = {line.split(":")[0]: line for line in failed}
     assert set(named) == {"panel broken", "panel thief", "panel outside", "panel ragged"}
     assert named["panel broken"] == "panel broken: ZeroDivisionError: of mine"
@@ -288,13 +287,15 @@ def test_run_without_truth_or_ledger_has_no_such_panels():
 
 def test_a_directory_without_a_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for place in (tmp_path, tmp_path / "nowhere"):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place, found in (
+        (empty, f"neither {CHECKPOINT / OUT_OF_FOLD} nor {PREDICTIONS}"),
+        (tmp_path / "no", "no directory"),
+    ):
         done = CliRunner().invoke(app, ["diagnose", "dashboard", str(place)])
         assert done.exit_code == 2
         assert done.stderr.startswith(f"error: {place}: expected")
+        assert f"found {found}. Name the directory" in done.stderr
         assert done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match="has trained or predicted"):
-        read_run(tmp_path)
-    with pytest.raises(InputError, match="no directory"):
-        read_run(tmp_path / "nowhere")
+    assert list(empty.iterdir()) == []
