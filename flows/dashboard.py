@@ -38,10 +38,10 @@ MOST_SAMPLES = 240
 
 @dataclass(frozen=True)
 class Drawn:
-    """A panel as the page shows it, `document` of JSON values, and its `files` by name."""
+    """A panel as JSON values: `document` for the page, `told` for the summary; and its `files` by name."""
 
-    panel: Panel
     document: Mapping[str, Any]
+    told: Mapping[str, Any]
     files: Mapping[str, bytes]
 
 
@@ -59,9 +59,8 @@ def write_dashboard(run: Path, out: Path | None = None, figures: bool = True) ->
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
         written = [_write(folder / name, content) for one in drawn.values() for name, content in one.files.items()]
-        summary = _summary(data, drawn)
-        jsonschema.validate(summary, json.loads(SCHEMA.read_text(encoding="utf-8")))
-        written.append(_write(folder / SUMMARY, (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode()))
+        summary = json.dumps(_summary(data, drawn), indent=1, allow_nan=False) + "\n"
+        written.append(_write(folder / SUMMARY, summary.encode()))
         report = _write(folder / _next_name(folder), page(data, drawn).encode())
         manifest = _manifest(data, [*written, report])
         write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False) + "\n")
@@ -82,7 +81,8 @@ def draw_panels(run: RunData, figures: bool = True) -> tuple[dict[str, Drawn], l
             drawn = draw_panel(name, panel, figures)
             _require_own_names(drawn.files, taken)
         except Exception as error:  # panels from elsewhere may raise anything
-            failed.append(f"panel {name}: {type(error).__name__}: {error}")
+            first_line = str(error).partition("\n")[0]
+            failed.append(f"panel {name}: {type(error).__name__}: {first_line}")
             continue
         taken |= set(drawn.files)
         found[name] = drawn
@@ -90,7 +90,14 @@ def draw_panels(run: RunData, figures: bool = True) -> tuple[dict[str, Drawn], l
 
 
 def draw_panel(name: str, panel: Panel, figures: bool = True) -> Drawn:
-    """One panel, under the name that the page's links have."""
+    """One panel, under the name that the page's links have.
+
+    Raises InputError if its files have bad names, jsonschema's ValidationError if the summary cannot hold it.
+    """
+    told = {"title": panel.title, "figures": [chart.name for chart in panel.charts], "numbers": panel.numbers}
+    told = finite_json(told)
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(told, schema["properties"]["panels"]["additionalProperties"])
     charts = [finite_json(chart.to_json()) for chart in panel.charts]
     files = {file: text.encode() for file, text in panel.files.items()}
     if figures:
@@ -99,8 +106,9 @@ def draw_panel(name: str, panel: Panel, figures: bool = True) -> Drawn:
                 _require_own_names([f"{chart.name}.{file}"], set(files))
                 files[f"{chart.name}.{file}"] = content
     table = [finite_json(row) for row in panel.table]
-    document = {"name": name, "title": panel.title, "charts": charts, "table": table, "notes": list(panel.notes)}
-    return Drawn(panel, document, files)
+    notes = [str(note) for note in panel.notes]
+    document = {"name": name, "title": panel.title, "charts": charts, "table": table, "notes": notes}
+    return Drawn(document, told, files)
 
 
 def _require_own_names(names: Iterable[str], taken: Set[str]) -> None:
@@ -137,7 +145,7 @@ def page(run: RunData, panels: Mapping[str, Drawn]) -> str:
         created=now(),
         splits=_planets_by_split(run),
         environment=environment_snapshot(),
-        names={name: drawn.panel.title for name, drawn in panels.items()},
+        names={name: drawn.document["title"] for name, drawn in panels.items()},
         data=_compressed(text.encode()),
         numbers=_compressed(numbers),
         plotly=_compressed(get_plotlyjs().encode()),
@@ -206,14 +214,7 @@ def _summary(run: RunData, panels: Mapping[str, Drawn]) -> dict[str, Any]:
             "config_hash": run.summary.get("config_hash"),
             "data_rev": run.summary.get("data_rev"),
             "planets": _planets_by_split(run),
-            "panels": {
-                name: {
-                    "title": drawn.panel.title,
-                    "figures": [chart.name for chart in drawn.panel.charts],
-                    "numbers": drawn.panel.numbers,
-                }
-                for name, drawn in panels.items()
-            },
+            "panels": {name: drawn.told for name, drawn in panels.items()},
             "missing": run.missing,
         }
     )

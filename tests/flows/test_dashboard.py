@@ -266,11 +266,12 @@ def test_a_panel_that_fails_is_named_and_costs_no_other() -> None:
     register("thief", lambda run: Panel("Same file as another", (chart,)))
     register("outside", lambda run: Panel("A file elsewhere", files={"../x.csv": ""}))
     register("ragged", lambda run: Panel("Ragged", (replace(chart, name="r", series=(Series("", [0, 1], [0]),)),)))
+    register("list", lambda run: Panel("Numbers without names", numbers=[1.0]))
     run = synthetic(4, 20)
     found, failed = draw_panels(run)
     assert {"scores", "calibration", "score_heatmap", "residuals"} <= set(found)
     named = {line.split(":")[0]: line for line in failed}
-    assert set(named) == {"panel broken", "panel thief", "panel outside", "panel ragged"}
+    assert set(named) == {"panel broken", "panel thief", "panel outside", "panel ragged", "panel list"}
     assert named["panel broken"] == "panel broken: ZeroDivisionError: of mine"
     assert "reliability_test.png" in named["panel thief"]
     assert "../x.csv" in named["panel outside"]
