@@ -30,6 +30,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+diagnose = typer.Typer(name="diagnose", help="Reports on finished runs.", no_args_is_help=True)
+app.add_typer(diagnose)
+
 Flow = Callable[["Settings", "RunDirectory"], Any]
 
 PLACES = ("data.root", "outputs")
@@ -281,6 +284,29 @@ def collect_garbage(
 
     limits = Limits(older_than, None if max_size is None else int(max_size * GIB), units_only)
     collect(settings, limits, act=yes and not settings.runtime.dry_run)
+
+
+@command(diagnose, "dashboard")
+def dashboard(
+    invocation: Invocation,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")],
+    outdir: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of RUN/diagnostics.")] = None,
+    figures: Annotated[bool, typer.Option(help="Also write every figure as PNG and JSON.")] = True,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """One HTML file on a run's planets, errors, calibration and networks, with its figures beside it."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    if settings.runtime.dry_run:
+        print(f"would report on {run} in {outdir or run / 'diagnostics'}")
+        return
+    from flows.dashboard import write_dashboard
+
+    report = write_dashboard(run, outdir, figures)
+    print(f"report    {report}")
+    if show:
+        typer.launch(report.resolve().as_uri())
 
 
 @command(app, "test", keys=PLACES)

@@ -145,8 +145,7 @@ def fit_unit(job: FitJob) -> Done:
 
     def write(folder: Path) -> None:
         visits = [
-            _joined([build_and_read(partial(_calibrated, cube), read_cube)[1] for cube in cubes])
-            for cubes in job.visits
+            joined([build_and_read(partial(_calibrated, cube), read_cube)[1] for cube in cubes]) for cubes in job.visits
         ]
         try:
             fit = fit_planet(visits, job.star, job.transit)
@@ -162,7 +161,7 @@ def fit_unit(job: FitJob) -> Done:
     return Done(result.path, result.digest, result.computed)
 
 
-def _joined(parts: Sequence[CalibratedVisit]) -> CalibratedVisit:
+def joined(parts: Sequence[CalibratedVisit]) -> CalibratedVisit:
     """One visit of what was calibrated instrument by instrument."""
     return CalibratedVisit(
         parts[0].planet_id,

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from spectramind.calibration.statistics import GAUSSIAN_MEDIAN
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.joint import Gaussian, SpectrumLikelihood, joint_likelihood, solve
-from spectramind.transit.local_likelihood import LocalLikelihood, LogCurves, covered, linearise, log_curves
+from spectramind.transit.local_likelihood import (
+    LocalLikelihood,
+    LogCurves,
+    covered,
+    linearise,
+    log_curves,
+    model_and_slopes,
+)
 from spectramind.transit.nuisances import Layout, NuisancePrior, first_guess
 from spectramind.transit.options import TransitOptions
 from spectramind.transit.white_light import locate, search
@@ -127,6 +134,39 @@ def fitted_curves(
             likelihood, residual = linearise(weighted, star, local)
             instruments.append(FittedCurves(given, weighted, local, residual, likelihood))
         found.append(instruments)
+    return found
+
+
+@dataclass(frozen=True)
+class WhiteCurve:
+    """The white light curve of one instrument and visit beside the fit: `hours` (T,) from the centre of the visit,
+    logarithms of the relative flux `data` and `model` (T,), NaN in `data` without a usable sample."""
+
+    instrument: str
+    visit: int
+    hours: Floats
+    data: Floats
+    model: Floats
+
+
+def white_curves(
+    fit: PlanetFit, visits: Sequence[CalibratedVisit], star: Star, options: TransitOptions
+) -> list[WhiteCurve]:
+    """What `fit` makes of the visits that it has seen, in the same order and with the same options: means over bins
+    weighted by inverse variance, the drift included."""
+    found = []
+    for position, visit in enumerate(visits):
+        for c in _log_curves(visit, options.drift_degree):
+            model, _ = model_and_slopes(c, star, _local(fit.best, fit.layout, c, position))
+            share = c.weight / np.maximum(c.weight.sum(axis=0), np.finfo(float).tiny)
+            level = (share * model).sum(axis=0)
+            residual = c.log_flux - model
+            residual = residual - (share * residual).sum(axis=0)
+            by_bin = c.weight.mean(axis=0)
+            total = c.weight.sum(axis=1)
+            own = (c.weight * residual).sum(axis=1) / np.where(total > 0, total, np.nan)
+            white = (model - level) @ by_bin / max(float(by_bin.sum()), np.finfo(float).tiny)
+            found.append(WhiteCurve(c.instrument, visit.visit, c.hours, white + own, white))
     return found
 
 

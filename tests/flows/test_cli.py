@@ -53,7 +53,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_all_commands_and_answers_without_heavy_libraries(tmp_path: Path) -> None:
     done = spectramind("--help", folder=tmp_path)
     assert done.returncode == 0
-    assert all(re.search(rf"^│ {name} ", done.stdout, re.MULTILINE) for name in [*COMMANDS, "settings"])
+    assert all(re.search(rf"^│ {name} ", done.stdout, re.MULTILINE) for name in [*COMMANDS, "diagnose", "settings"])
     for arguments in (["--help"], ["run", "--help"], ["simulate", "--help"]):
         program = (
             "import sys\nfrom flows.cli import main\n"

@@ -9,7 +9,7 @@ import pytest
 from light_curves import WAVELENGTHS, star, visit
 
 from spectramind.instruments import N_WAVELENGTHS
-from spectramind.transit.fit import PlanetFit, _residual_tests, fit_planet
+from spectramind.transit.fit import PlanetFit, _local, _residual_tests, fit_planet, white_curves
 from spectramind.transit.joint import Gaussian, SpectrumLikelihood
 from spectramind.transit.local_likelihood import linearise, log_curves, model_and_slopes
 from spectramind.transit.nuisances import LOCAL, first_guess
@@ -223,3 +223,36 @@ def test_a_step_in_mid_transit_is_a_difference_of_the_halves():
     assert stepped[1] - plain[1] == pytest.approx(expected, rel=0.3)
     assert abs(plain[1]) < 4
     assert all(np.isnan(_residual_tests(curves, noise, inside & False, middle)))
+
+
+def test_white_curves_differ_from_the_fit_by_its_residuals():
+    host = star()
+    visits = [visit(host, DEPTH, seed=seed, number=seed) for seed in (1, 2)]
+    visits[1].curves["AIRS-CH0"].flux[7] = np.nan
+    fit = fit_planet(visits, host, OPTIONS)
+    curves = white_curves(fit, visits, host, OPTIONS)
+    assert [(curve.instrument, curve.visit) for curve in curves] == [
+        (name, number) for number in (1, 2) for name in ("FGS1", "AIRS-CH0")
+    ]
+    for place, curve in enumerate(curves):
+        position = place // 2
+        calibrated = visits[position].curves[curve.instrument]
+        logs = log_curves(calibrated, 3.75, OPTIONS.drift_degree)
+        local = _local(fit.best, fit.layout, logs, position)
+        _, residual = linearise(logs, host, local)
+        known = np.isfinite(calibrated.flux).all(axis=1)
+        assert np.array_equal(np.isfinite(curve.data), known)
+        own = np.average(residual[known], weights=1 / (calibrated.variance / calibrated.flux**2)[known], axis=1)
+        scatter = np.std(own)
+        np.testing.assert_allclose((curve.data - curve.model)[known], own, atol=0.1 * scatter)
+        # Photon noise of all light together, and the depth that batman put in: the lowest point is darker by the limb.
+        total = calibrated.flux[known].sum(axis=1)
+        assert scatter == pytest.approx(np.mean(total**-0.5), rel=0.25)
+        assert np.ptp(curve.model) == pytest.approx(-np.log(total.min() / total.max()), rel=0.05)
+
+
+def test_noiseless_white_curves_have_no_residuals():
+    host = star()
+    visits = [visit(host, DEPTH, seed=None)]
+    for curve in white_curves(fit_planet(visits, host, OPTIONS), visits, host, OPTIONS):
+        assert np.abs(curve.data - curve.model).max() < 3e-6

@@ -1,0 +1,1 @@
+"""Numbers that show how good predictions and fits are: pure functions of arrays, drawn elsewhere."""
