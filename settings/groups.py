@@ -71,6 +71,9 @@ class RuntimeOptions:
         gt=0,
         le=1000,
     )
+    without_gpu: Literal["refuse", "cpu"] = option(
+        "refuse", "What train.device=gpu does on a machine without a GPU: stop at once, or train on the processor."
+    )
     dry_run: bool = option(False, "Check the settings and show what would run, without writing anything.")
     debug: bool = option(False, "Show tracebacks.")
 
@@ -136,6 +139,7 @@ NOT_IN_HASH = frozenset(
         "data.root",
         "data.truth",
         "calibration.stage",
+        "runtime.without_gpu",
         "runtime.dry_run",
         "runtime.debug",
         "ablation",
