@@ -54,7 +54,7 @@ def deploy(notify: str | None, dry_run: bool = False) -> None:
             return
         for pool in POOLS:
             _ensure_pool(client, pool)
-        _register_deployments()
+        _register_deployments(url)
         for automation in automations:
             _put_automation(client, automation)
     print(f"Registered at {url}. A worker runs them: prefect worker start --pool cpu")
@@ -74,9 +74,10 @@ def _ensure_pool(client: SyncPrefectClient, name: str) -> None:
     print(f"work pool   {name:<32}{pool.type}")
 
 
-def _register_deployments() -> None:
+def _register_deployments(url: str) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--prefect-file", str(DEPLOYMENTS), "--all"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    environment = {**os.environ, "PREFECT_API_URL": url}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise SpectraMindError(f"Prefect refused {DEPLOYMENTS}: {(done.stdout + done.stderr).strip()[-2000:]}")
     for deployment in yaml_text.read(DEPLOYMENTS)["deployments"]:

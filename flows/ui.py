@@ -164,16 +164,17 @@ def _start(server: Server) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, so that clean-up runs."""
+    """Let SIGTERM end the block like Ctrl-C, so that clean-up runs; SIGINT too where the shell had it ignored."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:
