@@ -45,7 +45,8 @@ serve(resolve([f"outputs.store={sys.argv[1]}/new"], None, {}))
         links = re.findall(r"^  \w+ +(http://127\.0\.0\.1:\d+\S*)", "".join(lines), re.MULTILINE)
         assert len(links) == 3, lines
         for link in links:
-            with urllib.request.urlopen(link, timeout=20) as answer:
+            asked = urllib.request.Request(link, headers={"Accept": "text/html"})  # as a browser does
+            with urllib.request.urlopen(asked, timeout=20) as answer:
                 assert answer.status == 200
         children = psutil.Process(serving.pid).children(recursive=True)
         assert len(children) >= 3
