@@ -114,6 +114,8 @@ def publish_data_quality(work: Workspace) -> None:
     report = data_quality_page(work.dataset.root.name, document, work.verdicts, steps, light_curves, work.figures)
     write_atomically(folder / "data_quality.html", report)
     link("data-quality", folder / "data_quality.html", "Data-quality report")
+    if work.verdicts:
+        link("data-docs", pages / f"{next(iter(work.verdicts))}.html", "Data Docs")
     markdown("data-contracts", _verdicts_in_markdown(work))
 
 

@@ -17,7 +17,7 @@ from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
 from flows.intervals import INTERVALS, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
-from flows.published import markdown, replace_tree
+from flows.published import markdown, replace_tree, run_directory
 from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
 from flows.spectra_files import read_predictions
@@ -51,6 +51,7 @@ class Prediction:
 def predict_v50(settings: Settings, run: RunDirectory | None = None) -> Prediction:
     """Predict every test planet; write `predictions/` of the run."""
     with workspace(settings, run, "predict") as work:
+        run_directory(work.run.path)
         if work.prediction is None:
             work.prediction = _predict(work)
         return work.prediction

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 
 
 def table(key: str, description: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -24,6 +30,17 @@ def markdown(key: str, text: str) -> None:
 def link(key: str, path: Path, text: str) -> None:
     """A link to a file of the run in Prefect's UI."""
     create_link_artifact(path.resolve().as_uri(), link_text=text, key=key, description=f"`{path}`")
+
+
+def run_directory(path: Path) -> None:
+    """A link to the directory of the run in Prefect's UI."""
+    link("run-directory", path, "Directory of this run")
+
+
+def image(key: str, path: Path, description: str) -> None:
+    """An SVG file of the run in Prefect's UI, which cannot read files: as an address that holds it."""
+    address = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    create_image_artifact(address, key=key, description=description)
 
 
 def replace_tree(source: Path, target: Path) -> None:

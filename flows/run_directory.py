@@ -26,12 +26,12 @@ from spectramind.errors import BudgetReached, SpectraMindError, StoreError
 from spectramind.provenance.digests import file_digest
 from spectramind.provenance.environment import environment_snapshot
 
-RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission")
+RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission", "recovery")
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (
     *("resolved_config.yaml", "run_hash_summary_v50.json", "metrics.json"),
-    *("sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
+    *("promotion.json", "sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
 )
 """Files at the top of a run, or of a sweep, that its manifest lists if they are there."""
 
@@ -118,7 +118,7 @@ class RunDirectory:
             self.lock.release()
 
     def _begin(self) -> None:
-        for name in ("manifest.json", "metrics.json"):
+        for name in ("manifest.json", "metrics.json", "promotion.json"):
             (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "resolved_config.yaml", self.settings.to_yaml())
         self._write_summary()

@@ -10,7 +10,7 @@ from prefect import flow
 from flows.certificate import certificate_files
 from flows.contracts import judge, publish_data_quality
 from flows.predict import predict_v50
-from flows.published import markdown
+from flows.published import markdown, run_directory
 from flows.run_directory import RunDirectory
 from flows.tables import spectra_frame, submission_table
 from flows.train import train_v50
@@ -42,6 +42,7 @@ class Submission:
 def submit(settings: Settings, run: RunDirectory | None = None) -> Submission:
     """Write, check and pack the predictions into `submission/` of the run."""
     with workspace(settings, run, "submit") as work:
+        run_directory(work.run.path)
         work.run.discard(SUBMISSION)
         return _submit(work)
 

@@ -16,6 +16,7 @@ from spectramind.ablation.options import AblationOptions
 from spectramind.calibration.options import CalibrationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
+from spectramind.metrics.options import RecoveryOptions
 from spectramind.models.options import ModelOptions
 from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
@@ -88,7 +89,14 @@ class TrackingOptions:
         EXPERIMENT, f"MLflow experiment that collects the runs; those of a sweep are in {EXPERIMENT}_ablate by default."
     )
     register_models: bool = option(
-        True, "Register each trained model as a version of spectramind-v50; a sweep never does."
+        True,
+        "Register each trained model as a version of spectramind-v50; of a sweep the best alone, by "
+        "ablation.register_best.",
+    )
+    promotion: Literal["off", "score", "gated"] = option(
+        "score",
+        "When a registered model becomes the champion: never, if it beats the champion on the same held-out planets, "
+        "or if it also passes injection-recovery.",
     )
 
 
@@ -124,6 +132,7 @@ GROUPS: dict[str, type] = {
     "train": TrainOptions,
     "uncertainty": UncertaintyOptions,
     "ablation": AblationOptions,
+    "recovery": RecoveryOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,
     "dask": DaskOptions,
@@ -143,6 +152,7 @@ NOT_IN_HASH = frozenset(
         "runtime.dry_run",
         "runtime.debug",
         "ablation",
+        "recovery",
         "cubes",
         "tracking",
         "dask",

@@ -23,6 +23,7 @@ from settings.groups import (
 from spectramind.ablation.options import AblationOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
+from spectramind.metrics.options import RecoveryOptions
 from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
 from spectramind.training.options import OptimizerOptions, TrainOptions
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     train: Group[TrainOptions] = TrainOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     ablation: Group[AblationOptions] = AblationOptions()
+    recovery: Group[RecoveryOptions] = RecoveryOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()
     dask: Group[DaskOptions] = DaskOptions()
