@@ -68,7 +68,7 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
     for name, value in values.items():
         if name not in known:
             arguments += [] if value == UNSAID else [f"{name}={value}"]
-        elif value != parameters()[known[name]].default:
+        elif value != _default(known[name], type(value)):
             text = str(value) if isinstance(value, str | Path) else json.dumps(value)
             arguments.append(f"{known[name]}={text}")
     return resolve([*arguments, *overrides], None, os.environ, config_name=None if profile == UNSAID else profile)
@@ -89,14 +89,19 @@ def _fields(keys: tuple[str, ...], choices: tuple[str, ...]) -> list[tuple[inspe
         parameter = known[key]
         # An address of S3 storage and a folder are both text in a form.
         annotation = str if key == "outputs.store" else parameter.annotation
-        default = str(parameter.default) if annotation is str else parameter.default
-        fields.append((_field(_name(key), annotation, default), parameter.help))
+        fields.append((_field(_name(key), annotation, _default(key, annotation)), parameter.help))
     fields.append((_field("overrides", list[str], []), OVERRIDES))
     return fields
 
 
 def _field(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _default(key: str, annotation: Any) -> Any:
+    """The default of a setting as a field of this type holds it: a path may be text there."""
+    default = parameters()[key].default
+    return str(default) if annotation is str and isinstance(default, Path) else default
 
 
 def _name(key: str) -> str:

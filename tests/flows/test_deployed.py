@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,9 +44,11 @@ def test_a_form_left_alone_says_nothing_and_overrides_come_last(
         if field.default is not field.empty
     }
     monkeypatch.setenv("SPECTRAMIND__RUNTIME__SEED", "7")
-    assert settings_of({**untouched, "data_root": Path("/d")}) == resolve(["data.root=/d", "runtime.seed=7"])
+    monkeypatch.setenv("SPECTRAMIND__OUTPUTS__STORE", "/worker/store")
+    worker = ("data.root=/d", "runtime.seed=7", "outputs.store=/worker/store")
+    assert settings_of({**untouched, "data_root": Path("/d")}) == resolve(worker)
     filled = {**untouched, "data_root": Path("/d"), "model": "small", "overrides": ["model.kind=analytic"]}
-    assert settings_of(filled) == resolve(["data.root=/d", "runtime.seed=7", "model=small", "model.kind=analytic"])
+    assert settings_of(filled) == resolve([*worker, "model=small", "model.kind=analytic"])
 
 
 def test_an_unknown_override_is_refused_by_name(prefect_server: None) -> None:
@@ -104,3 +108,30 @@ def test_deploy_names_the_server_that_does_not_answer(prefect_server: None) -> N
         pytest.raises(SettingsError, match=r"no Prefect server answers at PREFECT_API_URL=http://127\.0\.0\.1:9/api"),
     ):
         deploy(None)
+
+
+def test_the_kubernetes_pool_is_one_that_prefect_takes_and_fills(prefect_server: None) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.utilities.templating import apply_values, find_placeholders
+
+    template = json.loads((ROOT / "infra/kubernetes/work-pool.json").read_text())
+    # Prefect refuses a placeholder that is no variable; nor is there a variable without a use.
+    WorkPoolCreate(name="cluster", type="kubernetes", base_job_template=template)
+    variables = template["variables"]["properties"]
+    assert {found.name for found in find_placeholders(template["job_configuration"])} == set(variables)
+    given = {"name": "a-run", "env": {}, "labels": {}, "command": "prefect flow-run execute"}
+    assert {name for name, described in variables.items() if "default" not in described} == set(given)
+    defaults = {name: described["default"] for name, described in variables.items() if "default" in described}
+    manifest = apply_values(template["job_configuration"]["job_manifest"], defaults | given)
+    (job,) = yaml.safe_load_all((ROOT / "infra/kubernetes/job.yaml").read_text())
+    ours, theirs = (found["spec"]["template"]["spec"] for found in (manifest, job))
+    assert ours["volumes"] == theirs["volumes"]
+    for name in ("image", "volumeMounts", "envFrom", "securityContext"):
+        assert ours["containers"][0][name] == theirs["containers"][0][name]
+
+
+def test_the_image_holds_what_a_deployment_names() -> None:
+    """A run in a container finds its flow below the folder that `deploy` was called in: the image's own."""
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    described = yaml.safe_load((ROOT / "deployments/prefect.yaml").read_text())["deployments"]
+    assert {re.split("[/:]", deployment["entrypoint"])[0] for deployment in described} | {"deployments"} <= kept
