@@ -198,7 +198,7 @@ def _finish(sweep: Sweep, run: RunDirectory, failures: Failures) -> Leaderboard:
     run.add_metrics({"winner": ranked.winner, "leaderboard": rows, "failed": failures})
     print_leaderboard(ranked, choices)
     table("leaderboard", headline(ranked), rows)
-    markdown("verdict", headline(ranked))
+    markdown("verdict", "Who wins", headline(ranked))
     link("leaderboard-page", run.path / "leaderboard.html", "leaderboard")
     if sweep.settings.ablation.register_best and sweep.settings.tracking.enable:
         _register_first(next(planned for planned in runs if planned.configuration == ranked.rows[0].name), run)

@@ -116,7 +116,7 @@ def publish_data_quality(work: Workspace) -> None:
     link("data-quality", folder / "data_quality.html", "Data-quality report")
     if work.verdicts:
         link("data-docs", pages / f"{next(iter(work.verdicts))}.html", "Data Docs")
-    markdown("data-contracts", _verdicts_in_markdown(work))
+    markdown("data-contracts", "What was expected of the data, and what was not met", _verdicts_in_markdown(work))
 
 
 def _lineage(work: Workspace, light_curves: pd.DataFrame) -> dict[str, str]:

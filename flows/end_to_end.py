@@ -141,7 +141,8 @@ def _show(work: Workspace, training: Training, scores: dict[str, float], ledgers
     for name, place in places.items():
         work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
     table("scores", "Score (0 to 1, higher is better)", rows)
-    markdown("results", "\n".join(["| what | where |", "|---|---|", *(f"| {n} | `{p}` |" for n, p in places.items())]))
+    listed = ["| what | where |", "|---|---|", *(f"| {n} | `{p}` |" for n, p in places.items())]
+    markdown("results", "Where the results are", "\n".join(listed))
 
 
 def _places(work: Workspace) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def _predict(work: Workspace) -> Prediction:
     for planet in fallback:
         stand_in = "predicted by the mean of the training planets with a wide sigma"
         work.warn(f"planet {planet}: {stand_in} ({fits.lost[planet]})")
-    markdown("predictions", f"{len(planets)} planets, {len(fallback)} by fallback: `{work.run.path / 'predictions'}`")
+    told = f"{len(planets)} planets, {len(fallback)} by fallback"
+    markdown("predictions", told, f"{told}: `{work.run.path / 'predictions'}`")
     return Prediction(target, digest, spectra, fallback)
 
 

@@ -83,8 +83,8 @@ def compared(work: Workspace, checkpoint: Path, champion: Path) -> dict[str, Any
 def publish(work: Workspace, decision: Decision) -> None:
     """`promotion.json` of the run and a note in Prefect's UI."""
     work.run.write_json(PROMOTION, decision)
-    markdown("promotion", in_markdown(decision))
     verdict = "is the champion" if decision["promoted"] else f"stays a candidate: {'; '.join(decision['refused'])}"
+    markdown("promotion", f"Model version {decision['version']} {verdict}", in_markdown(decision))
     work.console.print(f"Model version {decision['version']} {verdict}", soft_wrap=True, highlight=False)
 
 

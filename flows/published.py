@@ -9,12 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import (
-    create_image_artifact,
-    create_link_artifact,
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 
 def table(key: str, description: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -22,9 +17,9 @@ def table(key: str, description: str, rows: Sequence[Mapping[str, Any]]) -> None
     create_table_artifact([dict(row) for row in rows], key=key, description=description)
 
 
-def markdown(key: str, text: str) -> None:
+def markdown(key: str, description: str, text: str) -> None:
     """A note in Prefect's UI."""
-    create_markdown_artifact(text, key=key)
+    create_markdown_artifact(text, key=key, description=description)
 
 
 def link(key: str, path: Path, text: str) -> None:
@@ -38,9 +33,12 @@ def run_directory(path: Path) -> None:
 
 
 def image(key: str, path: Path, description: str) -> None:
-    """An SVG file of the run in Prefect's UI, which cannot read files: as an address that holds it."""
+    """An SVG file of the run in Prefect's UI, which cannot read files: in a note that holds it.
+
+    An image artifact would also print the address, here the whole figure, across the page.
+    """
     address = "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-    create_image_artifact(address, key=key, description=description)
+    markdown(key, description, f"![{description}]({address})")
 
 
 def replace_tree(source: Path, target: Path) -> None:

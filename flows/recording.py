@@ -159,7 +159,8 @@ def _destination(work: Workspace) -> Destination:
 def _where(work: Workspace, destination: Destination, register: bool) -> dict[str, Any]:
     """Where a record goes and, of one that registers, what its promotion depends on."""
     tracking = work.settings.tracking
-    gate = asdict(work.settings.recovery) if register and tracking.promotion == "gated" else None
+    injected = (work.settings.recovery, work.settings.simulation)
+    gate = [asdict(options) for options in injected] if register and tracking.promotion == "gated" else None
     promotion = tracking.promotion if register else None
     return {"uri": destination.uri, "experiment": destination.experiment, "promotion": promotion, "gate": gate}
 

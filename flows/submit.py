@@ -69,7 +69,11 @@ def _submit(work: Workspace) -> Submission:
         work.warn(str(warning))
     if problems := verify_bundle(folder):
         raise InputError(folder, "the submission as written", "; ".join(problems), "Run again.")
-    markdown("submission", f"{len(expected)} planets: `{folder / TABLE}`, packed `{folder / 'submission.zip'}`")
+    markdown(
+        "submission",
+        "The submission",
+        f"{len(expected)} planets: `{folder / TABLE}`, packed `{folder / 'submission.zip'}`",
+    )
     return Submission(folder)
 
 

@@ -108,7 +108,11 @@ def _train(work: Workspace) -> Training:
     training = replace(training, mlflow_run=record_training(work, training))
     table("out-of-fold-scores", "Out-of-fold scores", score_rows(training.metrics))
     image("held-out-planets", target / FIGURE, "Errors of held-out train planets")
-    markdown("checkpoint", f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`")
+    markdown(
+        "checkpoint",
+        "The trained predictor",
+        f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`",
+    )
     return training
 
 
@@ -276,6 +280,7 @@ def _draw(scaled: Spectra, labels: Floats, path: Path) -> None:
             depth, miss = (values[:, instrument.spectral_slice].mean(axis=1) for values in (labels, error))
             colour = INSTRUMENT_COLOURS[instrument.name]
             left.semilogx(depth, 1e6 * miss, "o", ms=3.5, alpha=0.7, color=colour, label=instrument.name)
+        left.tick_params(axis="x", which="minor", labelsize=6.5)
         left.axhline(0, lw=1, color="#777777")
         left.set(xlabel="true depth", ylabel="error of the mean depth (ppm)", title="Held-out planets")
         left.legend(frameon=False)
