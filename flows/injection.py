@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from flows.train import Training
 
 RECOVERED = "recovered.parquet"
-FOLDER = "injection"
-"""In the run's directory: the run on the injected planets."""
+RECOVERY, INJECTION = "recovery", "injection"
+"""In the run's directory: what was recovered, and the run on the injected planets."""
 
 
 def injection_recovery(work: Workspace, training: Training) -> tuple[Recovery, ...]:
@@ -49,14 +49,14 @@ def injection_recovery(work: Workspace, training: Training) -> tuple[Recovery, .
         update={
             "data": DataOptions(root=root, visits=work.settings.data.visits),
             "calibration": replace(work.settings.calibration, stage="features"),
-            "outputs": replace(work.settings.outputs, dir=work.run.path.absolute() / FOLDER),
+            "outputs": replace(work.settings.outputs, dir=work.run.path.absolute() / INJECTION),
             # Few planets: a second set of workers would take longer to start than they take.
             "dask": replace(work.settings.dask, scheduler="synchronous"),
         }
     )
     with RunDirectory.create(settings, "injection-recovery") as run:
         path = _recover(settings, run, str(training.path), training.digest)
-    replace_tree(path, work.run.path / "recovery")
+    replace_tree(path, work.run.path / RECOVERY)
     spectra = read_predictions(path / RECOVERED)
     listed, depths = open_dataset(root).labels()
     truth = depths[[listed.index(planet) for planet in spectra.planet_ids]]

@@ -1,4 +1,4 @@
-"""Which registered model is the champion: a challenger must beat it, and recover what it is known to look at.
+"""Which registered model is the champion: a challenger must beat it and, if `gated`, recover injected spectra.
 
 The decision and what it rests on are in `promotion.json` of the run, and a note in Prefect's UI.
 """
@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.injection import injection_recovery
+from flows.injection import RECOVERY, injection_recovery
 from flows.published import markdown
 from flows.spectra_files import read_predictions
-from spectramind.errors import SpectraMindError
+from spectramind.errors import InputError
 from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
 from spectramind.submission.table import in_order
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from flows.train import Training
     from flows.workspace import Workspace
 
-OUT_OF_FOLD = "out_of_fold.parquet"
-PROMOTION = "promotion.json"
+OUT_OF_FOLD, PROMOTION = "out_of_fold.parquet", "promotion.json"
 
 Decision = dict[str, Any]
 """`promoted`, `refused` (why not, one sentence each) and the evidence: `held_out`, `recovery`."""
@@ -31,21 +30,23 @@ Decision = dict[str, Any]
 def decide(work: Workspace, training: Training, champion: Path | None) -> Decision:
     """Whether `training` should replace the champion, whose model is in the folder `champion`; None: there is none.
 
-    The cheaper test comes first; the second is made only of a challenger that passes the first.
+    The cheaper test comes first; the second is made only of a challenger that passes the first. Injected planets that
+    cannot be used refuse it; a store that fails or a budget that is spent ends the run, and the same command goes on.
     """
+    work.run.discard(RECOVERY)
     rule = work.settings.tracking.promotion
     refused = ["tracking.promotion=off"] if rule == "off" else []
     held_out = recovery = None
     if not refused and champion is not None:
         held_out = compared(work, training.path, champion)
         if "low" not in held_out:
-            refused.append("the champion was trained on other planets: there is nothing to compare on")
+            refused.append("the champion was not trained on these planets: there is nothing to compare on")
         elif held_out["low"] <= 0:
             refused.append("the score on held-out planets is not better than the champion's beyond noise")
     if not refused and rule == "gated":
         try:
             rows = injection_recovery(work, training)
-        except SpectraMindError as error:
+        except InputError as error:
             refused.append(f"injection-recovery did not finish: {error}")
             work.warn(refused[-1])
         else:
@@ -65,9 +66,10 @@ def compared(work: Workspace, checkpoint: Path, champion: Path) -> dict[str, Any
     """Scores of both on the same held-out planets, and the difference with its 95 % limits over the planets drawn
     (paired bootstrap). Only the numbers of planets if they were trained on different ones."""
     new = read_predictions(checkpoint / OUT_OF_FOLD)
-    old = read_predictions(next(champion.rglob(OUT_OF_FOLD)))
-    if set(new.planet_ids) != set(old.planet_ids):
-        return {"planets": len(new.planet_ids), "planets_of_champion": len(old.planet_ids)}
+    found = next(champion.rglob(OUT_OF_FOLD), None)  # a model that was registered by hand may have none
+    old = None if found is None else read_predictions(found)
+    if old is None or set(new.planet_ids) != set(old.planet_ids):
+        return {"planets": len(new.planet_ids), "planets_of_champion": 0 if old is None else len(old.planet_ids)}
     labels = work.labels(new.planet_ids)
     old = in_order(old, new.planet_ids)
     ours, theirs = (score_parts(s.mean, s.sigma, labels, *reference_of(labels)) for s in (new, old))

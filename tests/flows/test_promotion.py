@@ -66,6 +66,12 @@ def test_a_model_that_recovers_what_was_injected_is_promoted_once(
     assert all(row["planets"] == 4 for row in first["recovery"])
     assert aliases(store) == {CANDIDATE: "1", CHAMPION: "1"}
     assert (tmp_path / "first" / "recovery" / "recovered.parquet").is_file()
+    from prefect.artifacts import Artifact
+
+    shown = {key: Artifact.get(key) for key in ("promotion", "held-out-planets", "run-directory")}
+    assert "| AIRS-CH0 | 4 |" in str(shown["promotion"].data)
+    assert "data:image/svg+xml;base64," in str(shown["held-out-planets"].data)
+    assert str(tmp_path / "first") in str(shown["run-directory"].data)
     again = train(simulated.root, store, tmp_path / "again", *GATED)
     assert again == first
     assert not (tmp_path / "again" / "injection").exists()
