@@ -38,16 +38,11 @@ $(DEMO)/data: | .venv/.ok
 test: .venv/.ok  ## runs the tests
 	$(BIN)/python -m pytest --numprocesses 2 --junitxml $(JUNIT)
 
-ui: .venv/.ok  ## opens the Prefect and MLflow UIs on localhost for the runs made so far (STORE=directory)
+ui: .venv/.ok  ## opens the Prefect and MLflow UIs on localhost, with a worker, for the runs made so far (STORE=directory)
 	$(BIN)/spectramind ui outputs.store=$(STORE)
 
-deploy: .venv/.ok  ## registers deployments/prefect.yaml with the Prefect server of PREFECT_API_URL
-	@test -n "$(PREFECT_API_URL)" || { echo "PREFECT_API_URL is not set, for example http://127.0.0.1:4200/api" >&2; exit 2; }
-	$(BIN)/prefect work-pool create cpu --type process --overwrite
-	$(BIN)/prefect work-pool create gpu --type process --overwrite
-	$(BIN)/prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all
-	@$(BIN)/prefect deployment ls
-	@echo "Registered at $(PREFECT_API_URL). A worker runs them: $(BIN)/prefect worker start --pool cpu"
+deploy: .venv/.ok  ## registers deployments, pools and automations with the server of PREFECT_API_URL (NOTIFY=block)
+	$(BIN)/spectramind deploy $(if $(NOTIFY),--notify $(NOTIFY))
 
 check: .venv/.ok  ## lint, format, types and import contracts
 	$(BIN)/ruff check .

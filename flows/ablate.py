@@ -20,11 +20,13 @@ from prefect import flow
 
 from flows.calibrate import calibrate
 from flows.leaderboard_files import headline, print_leaderboard, write_leaderboard
-from flows.published import link, markdown, table
+from flows.published import link, markdown, run_directory, table
+from flows.recording import register_best
 from flows.run_directory import RESOLVED, RunDirectory, verify_run, write_atomically
-from flows.sweep import PlannedRun, Sweep, read_results
+from flows.sweep import CHECKPOINT, PlannedRun, Sweep, read_results
 from flows.temporary_server import stop_with_this_process
-from flows.train import train_v50
+from flows.train import Training, train_v50
+from flows.workspace import workspace
 from settings.resolve import ENVIRONMENT_PREFIX, PLAIN_ENVIRONMENT
 from settings.tree import Settings
 from spectramind.ablation.archive import pack_runs
@@ -52,6 +54,7 @@ def ablate(settings: Settings, run: RunDirectory | None = None) -> Leaderboard:
         sweep = Sweep.planned(settings)
         run = run or resources.enter_context(RunDirectory.create(settings, "ablate"))
         sweep.write(run)
+        run_directory(run.path)
         print(f"sweep     {sweep}", flush=True)
         failures: Failures = {}
         _run_all(sweep, sweep.runs(run.path), run, failures)
@@ -195,11 +198,19 @@ def _finish(sweep: Sweep, run: RunDirectory, failures: Failures) -> Leaderboard:
     run.add_metrics({"winner": ranked.winner, "leaderboard": rows, "failed": failures})
     print_leaderboard(ranked, choices)
     table("leaderboard", headline(ranked), rows)
-    markdown("verdict", headline(ranked))
+    markdown("verdict", "Who wins", headline(ranked))
     link("leaderboard-page", run.path / "leaderboard.html", "leaderboard")
+    if sweep.settings.ablation.register_best and sweep.settings.tracking.enable:
+        _register_first(next(planned for planned in runs if planned.configuration == ranked.rows[0].name), run)
     if failures:
         told = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise SpectraMindError(
             f"{len(failures)} of {len(runs)} runs failed ({told}); the same command tries them again"
         )
     return ranked
+
+
+def _register_first(planned: PlannedRun, run: RunDirectory) -> None:
+    """Register the model of a run of the sweep; `run` gets the decision whether it is the champion."""
+    with workspace(planned.settings, run, "ablate") as work:
+        register_best(work, Training.read(planned.path / CHECKPOINT))

@@ -12,6 +12,7 @@ from prefect import flow
 
 from flows.batches import make_units
 from flows.contracts import judge, publish_data_quality
+from flows.published import run_directory
 from flows.run_directory import RunDirectory
 from flows.steps import scatter_table
 from flows.tables import Statistics, light_curves_table, planets_table, raw_visits_table, steps_table
@@ -65,6 +66,7 @@ def calibrate(settings: Settings, run: RunDirectory | None = None) -> Calibratio
     from flows.fit import fit_split
 
     with workspace(settings, run, "calibrate") as work:
+        run_directory(work.run.path)
         if work.calibration is None:
             work.calibration = _calibrate(work)
             if settings.calibration.stage == "features":

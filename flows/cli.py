@@ -354,7 +354,7 @@ def preflight(
 
 @command(app, "ui", keys=("outputs.store",))
 def ui(invocation: Invocation) -> None:
-    """Open the Prefect and MLflow user interfaces on this machine."""
+    """Open the Prefect and MLflow user interfaces on this machine, with a worker of the pool cpu."""
     settings = invocation.settings()
     if _only_shown(invocation, settings):
         return
@@ -364,6 +364,23 @@ def ui(invocation: Invocation) -> None:
     from flows.ui import serve
 
     serve(settings)
+
+
+@command(app, "deploy")
+def deploy(
+    invocation: Invocation,
+    notify: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE/NAME", help="Notification block to which failed runs are told, slack-webhook/team."),
+    ] = None,
+) -> None:
+    """Register deployments, work pools and automations with the Prefect server of PREFECT_API_URL."""
+    settings = invocation.settings()
+    if _only_shown(invocation, settings):
+        return
+    from flows.deploy import deploy as register
+
+    register(notify, dry_run=settings.runtime.dry_run)
 
 
 @app.command("settings")
@@ -400,9 +417,11 @@ def _pipeline(invocation: Invocation, flow: Flow, needs_data: bool = True) -> No
 def _one_run(
     invocation: Invocation, arguments: list[str], settings: Settings, flow: Flow, name: str | None = None
 ) -> None:
+    from flows.accelerator import on_this_machine
     from flows.orchestration import configure
     from flows.run_directory import RunDirectory
 
+    settings = on_this_machine(settings, lambda message: print(f"warning: {message}", file=sys.stderr))
     with RunDirectory.create(settings, name or invocation.name, arguments) as opened:
         invocation.runs.append(opened.path)
         # Prefect reads its home directory when it is first imported, by the flow.

@@ -114,7 +114,9 @@ def publish_data_quality(work: Workspace) -> None:
     report = data_quality_page(work.dataset.root.name, document, work.verdicts, steps, light_curves, work.figures)
     write_atomically(folder / "data_quality.html", report)
     link("data-quality", folder / "data_quality.html", "Data-quality report")
-    markdown("data-contracts", _verdicts_in_markdown(work))
+    if work.verdicts:
+        link("data-docs", pages / f"{next(iter(work.verdicts))}.html", "Data Docs")
+    markdown("data-contracts", "What was expected of the data, and what was not met", _verdicts_in_markdown(work))
 
 
 def _lineage(work: Workspace, light_curves: pd.DataFrame) -> dict[str, str]:

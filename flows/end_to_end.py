@@ -12,7 +12,7 @@ from prefect import flow
 from flows.calibrate import calibrate
 from flows.ledger import LEDGER_CSV, ledger_table, write_ledgers
 from flows.predict import Prediction, predict_v50
-from flows.published import markdown, table
+from flows.published import markdown, run_directory, table
 from flows.recording import record_score
 from flows.run_directory import RunDirectory
 from flows.spectra_files import read_predictions, read_truth
@@ -40,6 +40,7 @@ class Result:
 def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Result:
     """Calibrate, train, predict, submit; with `data.truth` also score; print what came out and where it is."""
     with workspace(settings, run, "run") as work:
+        run_directory(work.run.path)
         work.run.discard(SUBMISSION)
         calibrate(work.settings, work.run)
         training = train_v50(work.settings, work.run)
@@ -140,7 +141,8 @@ def _show(work: Workspace, training: Training, scores: dict[str, float], ledgers
     for name, place in places.items():
         work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
     table("scores", "Score (0 to 1, higher is better)", rows)
-    markdown("results", "\n".join(["| what | where |", "|---|---|", *(f"| {n} | `{p}` |" for n, p in places.items())]))
+    listed = ["| what | where |", "|---|---|", *(f"| {n} | `{p}` |" for n, p in places.items())]
+    markdown("results", "Where the results are", "\n".join(listed))
 
 
 def _places(work: Workspace) -> dict[str, Any]:

@@ -30,13 +30,18 @@ def prefect_environment(store: Path) -> dict[str, str]:
     return {**TELEMETRY_OFF, **QUIET_SERVER, "PREFECT_HOME": str(StoreLayout(store).prefect_home.resolve())}
 
 
+def make_home(store: Path) -> None:
+    """Create what Prefect expects to be there, readable by this user alone."""
+    StoreLayout(store).task_results.mkdir(parents=True, exist_ok=True)
+    StoreLayout(store).prefect_home.chmod(0o700)
+
+
 def configure(store: Path) -> None:
     """Prepare this process for Prefect. What the user's environment already sets stays, telemetry aside."""
     os.environ.update(TELEMETRY_OFF)
     for name, value in prefect_environment(store).items():
         os.environ.setdefault(name, value)
-    StoreLayout(store).task_results.mkdir(parents=True, exist_ok=True)
-    StoreLayout(store).prefect_home.chmod(0o700)
+    make_home(store)
     if "PREFECT_API_URL" not in os.environ:
         from flows.temporary_server import tether
 

@@ -18,7 +18,7 @@ from flows.fit import Fits, fit_split
 from flows.intervals import INTERVALS, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
 from flows.passport import PASSPORT, write_passports
-from flows.published import markdown, replace_tree
+from flows.published import markdown, replace_tree, run_directory
 from flows.run_directory import RunDirectory
 from flows.served_model import Predictor
 from flows.spectra_files import read_predictions
@@ -52,6 +52,7 @@ class Prediction:
 def predict_v50(settings: Settings, run: RunDirectory | None = None) -> Prediction:
     """Predict every test planet; write `predictions/` of the run."""
     with workspace(settings, run, "predict") as work:
+        run_directory(work.run.path)
         if work.prediction is None:
             work.prediction = _predict(work)
         return work.prediction
@@ -84,7 +85,8 @@ def _predict(work: Workspace) -> Prediction:
     for planet in fallback:
         stand_in = "predicted by the mean of the training planets with a wide sigma"
         work.warn(f"planet {planet}: {stand_in} ({fits.lost[planet]})")
-    markdown("predictions", f"{len(planets)} planets, {len(fallback)} by fallback: `{work.run.path / 'predictions'}`")
+    told = f"{len(planets)} planets, {len(fallback)} by fallback"
+    markdown("predictions", told, f"{told}: `{work.run.path / 'predictions'}`")
     return Prediction(target, digest, spectra, fallback)
 
 

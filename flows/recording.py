@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import spectramind
 from flows import served_model
-from flows.spectra_files import read_predictions
+from flows.promotion import Decision, decide, publish
 from flows.tasks import remembered
 from flows.tracking import Destination, ServedModel, Tracker, flatten, tracked_run
 from settings.tree import settings_hash, without_credentials
-from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
 from spectramind.provenance.digests import digest_json
 from spectramind.provenance.environment import environment_snapshot
-from spectramind.submission.table import in_order
 
 if TYPE_CHECKING:
     from flows.network import FoldNetwork
@@ -28,7 +27,6 @@ REQUIREMENTS = ("numpy", "scipy", "pandas", "safetensors")
 """What the served model imports."""
 NETWORK_REQUIREMENTS = ("torch", "torch-geometric", "dask", "zarr")
 """What it imports besides if it has networks."""
-OUT_OF_FOLD = "out_of_fold.parquet"
 
 
 def record_training(work: Workspace, training: Training) -> str | None:
@@ -39,16 +37,43 @@ def record_training(work: Workspace, training: Training) -> str | None:
     if not work.settings.tracking.enable:
         return None
     destination = _destination(work)
-    where = {"uri": destination.uri, "experiment": destination.experiment}
-    key = digest_json({"record": training.digest, "register": work.settings.tracking.register_models, **where})
-    row: Mapping[str, str | None] = remembered(
+    register = work.settings.tracking.register_models
+    key = {"record": training.digest, "register": register, **_where(work, destination, register)}
+    row: Mapping[str, Any] = remembered(
         "record in MLflow",
-        key,
-        lambda: {"run_id": _record(work, destination, training)},
+        digest_json(key),
+        lambda: _record(work, destination, training),
         work.layout.task_results,
         lambda found: found["run_id"] is not None and _exists(destination),
     )
-    return row["run_id"]
+    if row["promotion"] is not None:
+        publish(work, row["promotion"])
+    run_id: str | None = row["run_id"]
+    return run_id
+
+
+def register_best(work: Workspace, training: Training) -> None:
+    """Register a predictor whose run did not, under that run, unless it is registered already."""
+    run_id = record_training(work, training)
+    if run_id is None:
+        return
+    destination = _destination(work)
+
+    def register() -> dict[str, Any]:
+        tracker = Tracker(destination, work.run.path / SPOOL, work.warn, run_id=run_id)
+        promotion = _register(work, tracker, training)
+        return {"promotion": None if tracker.warnings else promotion}
+
+    key = digest_json({"register": training.digest, **_where(work, destination, True)})
+    row = remembered(
+        "register in MLflow",
+        key,
+        register,
+        work.layout.task_results,
+        lambda found: found["promotion"] is not None and _exists(destination),
+    )
+    if row["promotion"] is not None:
+        publish(work, row["promotion"])
 
 
 def record_score(work: Workspace, run_id: str | None, scores: Mapping[str, float]) -> None:
@@ -66,7 +91,7 @@ def record_score(work: Workspace, run_id: str | None, scores: Mapping[str, float
     remembered("record score in MLflow", key, send, work.layout.task_results, lambda found: bool(found["sent"]))
 
 
-def _record(work: Workspace, destination: Destination, training: Training) -> str | None:
+def _record(work: Workspace, destination: Destination, training: Training) -> dict[str, Any]:
     environment = environment_snapshot()
     tags = {
         "repo_sha": environment["git_commit"],
@@ -84,10 +109,22 @@ def _record(work: Workspace, destination: Destination, training: Training) -> st
         tracker.curves({name: curve for network in training.networks for name, curve in _curves(network).items()})
         tracker.files([training.path / "out_of_fold.svg"], "figures")
         reports = work.run.path / "calibration"
-        tracker.files([reports / "data_quality.html", reports / "data_docs"], "reports")
-        if work.settings.tracking.register_models:
-            tracker.model(_served(work, training))
-    return None if tracker.warnings else tracker.run_id
+        tracker.files(
+            [path for path in (reports / "data_quality.html", reports / "data_docs") if path.exists()], "reports"
+        )
+        promotion = _register(work, tracker, training) if work.settings.tracking.register_models else None
+    return {"run_id": None if tracker.warnings else tracker.run_id, "promotion": promotion}
+
+
+def _register(work: Workspace, tracker: Tracker, training: Training) -> Decision | None:
+    """Register the model and decide whether it becomes the champion; None if MLflow fails."""
+    registered = tracker.model(_served(training))
+    if registered is None:
+        return None
+    decision = decide(work, training, registered.champion_model)
+    if decision["promoted"] and not tracker.promote(registered):
+        decision |= {"promoted": False, "refused": ["another model became the champion meanwhile"]}
+    return {"version": registered.version, "champion": registered.champion, **decision}
 
 
 def _curves(network: FoldNetwork) -> dict[str, list[tuple[int, float]]]:
@@ -101,9 +138,9 @@ def _curves(network: FoldNetwork) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _served(work: Workspace, training: Training) -> ServedModel:
-    libraries = REQUIREMENTS + (NETWORK_REQUIREMENTS if training.networks else ())
+def _served(training: Training) -> ServedModel:
     predictor = served_model.Predictor.load(training.path)
+    libraries = REQUIREMENTS + (NETWORK_REQUIREMENTS if predictor.networks else ())
     return ServedModel(
         training.path,
         Path(served_model.__file__),
@@ -111,26 +148,21 @@ def _served(work: Workspace, training: Training) -> ServedModel:
         tuple(f"{name}=={metadata.version(name)}" for name in libraries),
         predictor.inputs,
         predictor.outputs,
-        lambda earlier: beats(work, training.path, earlier),
     )
-
-
-def beats(work: Workspace, checkpoint: Path, earlier: Path) -> bool:
-    """Whether `checkpoint` predicts held-out planets better than the model in the folder `earlier`, beyond the luck of
-    the planets drawn (paired bootstrap, 95 %). False if the latter was trained on other planets."""
-    new = read_predictions(checkpoint / OUT_OF_FOLD)
-    old = read_predictions(next(earlier.rglob(OUT_OF_FOLD)))
-    if set(new.planet_ids) != set(old.planet_ids):
-        return False
-    labels = work.labels(new.planet_ids)
-    old = in_order(old, new.planet_ids)
-    by_planet = [score_parts(s.mean, s.sigma, labels, *reference_of(labels)).by_planet for s in (new, old)]
-    return paired_bootstrap(*by_planet).low > 0
 
 
 def _destination(work: Workspace) -> Destination:
     tracking = work.settings.tracking
     return Destination.of(work.layout.root, tracking.uri or None, tracking.experiment)
+
+
+def _where(work: Workspace, destination: Destination, register: bool) -> dict[str, Any]:
+    """Where a record goes and, of one that registers, what its promotion depends on."""
+    tracking = work.settings.tracking
+    injected = (work.settings.recovery, work.settings.simulation)
+    gate = [asdict(options) for options in injected] if register and tracking.promotion == "gated" else None
+    promotion = tracking.promotion if register else None
+    return {"uri": destination.uri, "experiment": destination.experiment, "promotion": promotion, "gate": gate}
 
 
 def _exists(destination: Destination) -> bool:

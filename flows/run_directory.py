@@ -29,15 +29,18 @@ from spectramind.provenance.digests import code_digest, file_digest
 from spectramind.provenance.environment import environment_snapshot
 from spectramind.provenance.units import Place
 
-METRICS, RUN_MANIFEST = "metrics.json", "manifest.json"
+METRICS, RUN_MANIFEST, PROMOTION = "metrics.json", "manifest.json", "promotion.json"
 RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
 """What repeats a run: its settings, what they met, and the digest of each file of the data set."""
 
-RESULT_FOLDERS = ("calibration", "checkpoints", "predictions", "diagnostics", "submission", "corel", "explain")
+RESULT_FOLDERS = (
+    *("calibration", "checkpoints", "predictions", "diagnostics", "submission"),
+    *("corel", "explain", "recovery"),
+)
 """Folders of a run whose files its manifest lists, beside the files at the top."""
 
 RESULT_FILES = (
-    *(RESOLVED, SUMMARY, DATA_DIGESTS, METRICS),
+    *(RESOLVED, SUMMARY, DATA_DIGESTS, METRICS, PROMOTION),
     *("sweep.json", "leaderboard.md", "leaderboard.html", "leaderboard.csv", "top.zip"),
 )
 """Files at the top of a run, or of a sweep, that its manifest lists if they are there."""
@@ -135,7 +138,7 @@ class RunDirectory:
             self.lock.release()
 
     def _begin(self) -> None:
-        for name in (RUN_MANIFEST, METRICS, DATA_DIGESTS):
+        for name in (RUN_MANIFEST, METRICS, DATA_DIGESTS, PROMOTION):
             (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / RESOLVED, self.settings.to_yaml())
         self._write_summary()

@@ -69,6 +69,11 @@ class StoreLayout:
         return self.root / ".trash"
 
     @property
+    def injected(self) -> Path:
+        """Simulated data sets of injection-recovery."""
+        return self.root / "injected"
+
+    @property
     def prefect_home(self) -> Path:
         return self.root / "prefect"
 

@@ -10,7 +10,7 @@ from prefect import flow
 from flows.certificate import certificate_files
 from flows.contracts import judge, publish_data_quality
 from flows.predict import predict_v50
-from flows.published import markdown
+from flows.published import markdown, run_directory
 from flows.run_directory import RunDirectory
 from flows.tables import spectra_frame, submission_table
 from flows.train import train_v50
@@ -43,6 +43,7 @@ class Submission:
 def submit(settings: Settings, run: RunDirectory | None = None) -> Submission:
     """Write, check and pack the predictions into `submission/` of the run."""
     with workspace(settings, run, "submit") as work:
+        run_directory(work.run.path)
         work.run.discard(SUBMISSION)
         return _submit(work)
 
@@ -69,7 +70,11 @@ def _submit(work: Workspace) -> Submission:
         work.warn(str(warning))
     if problems := verify_bundle(folder):
         raise InputError(folder, "the submission as written", "; ".join(problems), "Run again.")
-    markdown("submission", f"{len(expected)} planets: `{folder / TABLE}`, packed `{folder / 'submission.zip'}`")
+    markdown(
+        "submission",
+        "The submission",
+        f"{len(expected)} planets: `{folder / TABLE}`, packed `{folder / 'submission.zip'}`",
+    )
     return Submission(folder)
 
 

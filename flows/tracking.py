@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.orchestration import TELEMETRY_OFF
 from flows.store_layout import StoreLayout
@@ -23,11 +23,13 @@ from spectramind.errors import StoreError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+Value = TypeVar("Value")
+
 REGISTERED_MODEL = "spectramind-v50"
 CANDIDATE = "candidate"
 """Alias of the registered model's newest version: `models:/spectramind-v50@candidate`."""
 CHAMPION = "champion"
-"""Alias of the version that no later one has beaten beyond noise."""
+"""Alias of the version that no later one was allowed to replace."""
 
 MLFLOW_ENVIRONMENT = {
     **TELEMETRY_OFF,
@@ -70,7 +72,7 @@ class Destination:
 class ServedModel:
     """A model for the registry: the `checkpoint` directory, the module file whose `_load_pyfunc` reads it, the source
     packages that this module needs, the exact versions of the libraries, and the columns that go in and come out, each
-    with its MLflow type. `beats` tells from the folder of an earlier model whether this one is better beyond noise."""
+    with its MLflow type."""
 
     checkpoint: Path
     loader: Path
@@ -78,7 +80,16 @@ class ServedModel:
     requirements: tuple[str, ...]
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    beats: Callable[[Path], bool]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A new `version` of the registered model, and the version that is the champion at that time with a folder that
+    holds its model; None if there is none."""
+
+    version: str
+    champion: str | None
+    champion_model: Path | None
 
 
 @dataclass
@@ -123,13 +134,11 @@ class Tracker:
 
         self._attempt({"event": "files", "paths": [str(path) for path in paths], "folder": folder}, send)
 
-    def model(self, model: ServedModel) -> None:
-        """Log the model to the run and register a new version of `spectramind-v50`, from now on the candidate.
+    def model(self, model: ServedModel) -> Registered | None:
+        """Log the model to the run and register a new version of `spectramind-v50`, from now on the candidate; None if
+        MLflow fails."""
 
-        It becomes the champion, too, if there is none or if it beats it.
-        """
-
-        def send() -> None:
+        def send() -> Registered:
             import mlflow
             from mlflow.models import ModelSignature
             from mlflow.types import ColSpec, Schema
@@ -151,11 +160,23 @@ class Tracker:
                 )
             client, version = _client(self.destination), str(info.registered_model_version)
             client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
-            champion = client.get_registered_model(REGISTERED_MODEL).aliases.get(CHAMPION)
-            if champion is None or model.beats(_download(champion)):
-                client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+            champion = _champion(client)
+            return Registered(version, champion, None if champion is None else _download(champion))
 
-        self._attempt({"event": "model", "checkpoint": str(model.checkpoint)}, send)
+        return self._attempt({"event": "model", "checkpoint": str(model.checkpoint)}, send)
+
+    def promote(self, registered: Registered) -> bool:
+        """Make a version the champion, unless the champion is no longer the one that it was compared with; whether it
+        is."""
+
+        def send() -> bool:
+            client = _client(self.destination)
+            if _champion(client) != registered.champion:
+                return False
+            client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, registered.version)
+            return True
+
+        return bool(self._attempt({"event": "promote", "version": registered.version}, send))
 
     def finish(self, status: str) -> None:
         """Close the run as `FINISHED` or `FAILED`."""
@@ -188,12 +209,11 @@ class Tracker:
         for batch in _batches(entities, METRIC_BATCH):
             client.log_batch(self._id, metrics=batch)
 
-    def _attempt(self, event: Mapping[str, Any], send: Callable[[], None]) -> None:
+    def _attempt(self, event: Mapping[str, Any], send: Callable[[], Value]) -> Value | None:
         # Any failure of a tracking service, an absent library included, must leave the training untouched.
         if not self.warnings:
             try:
-                send()
-                return
+                return send()
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 message = without_credentials(f"MLflow at {self.destination.uri} failed ({reason}); see {self.spool}")
@@ -202,6 +222,7 @@ class Tracker:
         self.spool.parent.mkdir(parents=True, exist_ok=True)
         with self.spool.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"run_id": self.run_id, **event}, default=str) + "\n")
+        return None
 
 
 @contextmanager
@@ -252,6 +273,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _champion(client: MlflowClient) -> str | None:
+    version = client.get_registered_model(REGISTERED_MODEL).aliases.get(CHAMPION)
+    return None if version is None else str(version)
 
 
 def _download(version: str) -> Path:

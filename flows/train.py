@@ -32,7 +32,7 @@ from flows.network import (
     training_inputs,
     violations_table,
 )
-from flows.published import markdown, replace_tree, table
+from flows.published import image, markdown, replace_tree, run_directory, table
 from flows.recording import record_training
 from flows.run_directory import RunDirectory
 from flows.scaling_log import honesty_lines, scaling_lines, scaling_log
@@ -46,7 +46,7 @@ from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import spectra_statistics
 from spectramind.models.analytic import train_analytic
 from spectramind.provenance.digests import code_digest
-from spectramind.provenance.units import MANIFEST, unit_path
+from spectramind.provenance.units import MANIFEST, read_manifest, unit_path
 from spectramind.types import Floats, Spectra
 from spectramind.uncertainty.evidence import evidence_of
 from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
@@ -69,11 +69,17 @@ class Training:
     mlflow_run: str | None = None
     networks: tuple[FoldNetwork, ...] = ()
 
+    @classmethod
+    def read(cls, path: Path) -> Training:
+        """The predictor in `path`, a unit of the store or a run's copy of it."""
+        return cls(path, read_manifest(path)["digest"], json.loads((path / METRICS).read_text(encoding="utf-8")))
+
 
 @flow(name="train-v50")
 def train_v50(settings: Settings, run: RunDirectory | None = None) -> Training:
     """Train, cross-validate by planet, scale sigma, log and register; write `checkpoints/` of the run."""
     with workspace(settings, run, "train") as work:
+        run_directory(work.run.path)
         if work.training is None:
             work.training = _train(work)
         return work.training
@@ -85,32 +91,35 @@ def _train(work: Workspace) -> Training:
     publish_data_quality(work)
     labels = work.labels(fits.planets)
     if work.settings.model.kind == "v50":
-        target, digest, networks = _v50(work, fits, labels, calibration)
+        target, networks = _v50(work, fits, labels, calibration)
     else:
         identity, networks = _identity(work, fits, labels), ()
         target = unit_path(work.layout.models, identity)
-        digest = remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
-    metrics = json.loads((target / METRICS).read_text(encoding="utf-8"))
-    training = Training(target, digest, metrics, networks=networks)
+        remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
+    training = replace(Training.read(target), networks=networks)
     replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
     for network in networks:
         shutil.copy(network.path / LAST, work.run.folder("checkpoints") / f"network_{network.name}_{LAST}")
     scaling = SigmaScaling.load(target / SCALING)
-    work.run.add_metrics({"out_of_fold": metrics, "sigma_scaling": scaling_log(scaling)})
-    told = ["Sigma scaling", *scaling_lines(scaling), "Held-out planets", *honesty_lines(metrics["statistics"])]
+    work.run.add_metrics({"out_of_fold": training.metrics, "sigma_scaling": scaling_log(scaling)})
+    honesty = honesty_lines(training.metrics["statistics"])
+    told = ["Sigma scaling", *scaling_lines(scaling), "Held-out planets", *honesty]
     work.console.print("\n".join(told), highlight=False, soft_wrap=True)
     parts = list(work.seconds.values())
     work.run.journal.event("trained", seconds=None if None in parts else sum(part or 0.0 for part in parts))
     training = replace(training, mlflow_run=record_training(work, training))
-    table("out-of-fold-scores", "Out-of-fold scores", score_rows(metrics))
-    markdown("checkpoint", f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`")
+    table("out-of-fold-scores", "Out-of-fold scores", score_rows(training.metrics))
+    image("held-out-planets", target / FIGURE, "Errors of held-out train planets")
+    markdown(
+        "checkpoint",
+        "The trained predictor",
+        f"Checkpoint: `{work.run.path / 'checkpoints' / 'best.ckpt'}`\n\nStore: `{target}`",
+    )
     return training
 
 
-def _v50(
-    work: Workspace, fits: Fits, labels: Floats, calibration: Calibration
-) -> tuple[Path, str, tuple[FoldNetwork, ...]]:
-    """The predictor with networks in the store, its digest, and the networks."""
+def _v50(work: Workspace, fits: Fits, labels: Floats, calibration: Calibration) -> tuple[Path, tuple[FoldNetwork, ...]]:
+    """The predictor with networks in the store, and the networks."""
     inputs = training_inputs(work, fits, labels)
     posterior = analytic_posterior(work, fits, labels)
     planets = network_inputs(work, fits, posterior, calibration)
@@ -133,7 +142,8 @@ def _v50(
         evidence = evidence_of([fit.summary for fit in fits.load()[0]])
         _write_v50(work, posterior, networks, planets(), labels, evidence, folder)
 
-    return target, remembered_unit(work, "train", target, identity, write), networks
+    remembered_unit(work, "train", target, identity, write)
+    return target, networks
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -267,6 +277,7 @@ def _draw(scaled: Spectra, labels: Floats, path: Path) -> None:
             depth, miss = (values[:, instrument.spectral_slice].mean(axis=1) for values in (labels, error))
             colour = INSTRUMENT_COLOURS[instrument.name]
             left.semilogx(depth, 1e6 * miss, "o", ms=3.5, alpha=0.7, color=colour, label=instrument.name)
+        left.tick_params(axis="x", which="minor", labelsize=6.5)
         left.axhline(0, lw=1, color="#777777")
         left.set(xlabel="true depth", ylabel="error of the mean depth (ppm)", title="Held-out planets")
         left.legend(frameon=False)

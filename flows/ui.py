@@ -1,4 +1,4 @@
-"""Both user interfaces on this machine: Prefect's for the runs, MLflow's for the experiments."""
+"""The user interfaces on this machine: Prefect's for the runs, MLflow's for the experiments; and a worker."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from flows.orchestration import TELEMETRY_OFF, prefect_environment
+from flows.orchestration import TELEMETRY_OFF, make_home, prefect_environment
 from flows.store_layout import StoreLayout
+from settings.resolve import ENVIRONMENT_PREFIX
 from spectramind.errors import SpectraMindError
 
 if TYPE_CHECKING:
     from settings.tree import Settings
 
 HOST = "127.0.0.1"
-PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+PREFECT_PORT, MLFLOW_PORT, WORKER_PORT = 4200, 5000, 8080
+POOL = "cpu"
 START_LIMIT_S, STOP_LIMIT_S = 120.0, 15.0
 
 
 @dataclass(frozen=True)
 class Server:
-    """A web server to start: `command`, more `environment`, its address, the address that tells its health."""
+    """A process that answers by HTTP: `command`, more `environment`, its address, the address that tells its health."""
 
     name: str
     command: tuple[str, ...]
@@ -43,25 +45,31 @@ class Server:
 
 
 def serve(settings: Settings) -> None:
-    """Start both servers on the store's databases, print their links, wait for Ctrl-C or SIGTERM, stop both."""
+    """Start servers on the store's databases and a worker, print links, wait for Ctrl-C or SIGTERM, stop all."""
     from rich.console import Console
 
     console = Console()
     store = settings.outputs.local
+    make_home(store)
     prefect, mlflow = prefect_server(store, free_port(PREFECT_PORT)), mlflow_server(store, free_port(MLFLOW_PORT))
+    worker = pool_worker(store, prefect.url, free_port(WORKER_PORT))
     console.print(f"Starting the user interfaces on the runs in {store} …")
     try:
-        with terminated_as_interrupt(), running((prefect, mlflow)):
+        with terminated_as_interrupt(), running((prefect, mlflow)), running((worker,)):
             runs = {
                 "Prefect": prefect.url,
                 "MLflow": experiment_url(mlflow.url, settings.tracking.experiment),
+                "Worker": worker.url,
             }
             for name, url in runs.items():
                 console.print(f"  {name:<8}[link={url}]{url}[/link]", soft_wrap=True, highlight=False)
-            console.print("Press Ctrl-C to stop both.")
+            console.print(
+                f"Deployments: PREFECT_API_URL={prefect.url}/api make deploy", soft_wrap=True, highlight=False
+            )
+            console.print("Press Ctrl-C to stop all.")
             signal.pause()
     except KeyboardInterrupt:
-        console.print("Both user interfaces are stopped.")
+        console.print("All are stopped.")
 
 
 def prefect_server(store: Path, port: int) -> Server:
@@ -86,6 +94,20 @@ def mlflow_server(store: Path, port: int) -> Server:
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     return Server("MLflow", command, environment, url, f"{url}/health")
+
+
+def pool_worker(store: Path, prefect: str, port: int) -> Server:
+    """A worker of the pool `cpu`, whose runs use the same store; its address is the pool's page."""
+    command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process")
+    environment = {
+        **prefect_environment(store),
+        "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_WORKER_WEBSERVER_HOST": HOST,
+        "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+        f"{ENVIRONMENT_PREFIX}OUTPUTS__STORE": str(store.resolve()),
+    }
+    url = f"{prefect}/work-pools/work-pool/{POOL}"
+    return Server("Worker", (*command, "--with-healthcheck"), environment, url, f"http://{HOST}:{port}/health")
 
 
 def experiment_url(server: str, experiment: str) -> str:
@@ -142,16 +164,17 @@ def _start(server: Server) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the block like Ctrl-C, so that clean-up runs."""
+    """Let SIGTERM end the block like Ctrl-C, so that clean-up runs; SIGINT too where the shell had it ignored."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_healthy(server: Server, process: subprocess.Popen[bytes]) -> None:

@@ -17,6 +17,7 @@ from spectramind.calibration.options import CalibrationOptions
 from spectramind.corel.options import CorelOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
+from spectramind.metrics.options import RecoveryOptions
 from spectramind.models.options import ModelOptions
 from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
@@ -72,6 +73,9 @@ class RuntimeOptions:
         gt=0,
         le=1000,
     )
+    without_gpu: Literal["refuse", "cpu"] = option(
+        "refuse", "What train.device=gpu does on a machine without a GPU: stop at once, or train on the processor."
+    )
     dry_run: bool = option(False, "Check the settings and show what would run, without writing anything.")
     debug: bool = option(False, "Show tracebacks.")
 
@@ -86,7 +90,14 @@ class TrackingOptions:
         EXPERIMENT, f"MLflow experiment that collects the runs; those of a sweep are in {EXPERIMENT}_ablate by default."
     )
     register_models: bool = option(
-        True, "Register each trained model as a version of spectramind-v50; a sweep never does."
+        True,
+        "Register each trained model as a version of spectramind-v50; of a sweep the best alone, by "
+        "ablation.register_best.",
+    )
+    promotion: Literal["off", "score", "gated"] = option(
+        "score",
+        "When a registered model becomes the champion: never, if it beats the champion on the same held-out planets, "
+        "or if it also passes injection-recovery.",
     )
 
 
@@ -123,6 +134,7 @@ GROUPS: dict[str, type] = {
     "uncertainty": UncertaintyOptions,
     "corel": CorelOptions,
     "ablation": AblationOptions,
+    "recovery": RecoveryOptions,
     "runtime": RuntimeOptions,
     "tracking": TrackingOptions,
     "dask": DaskOptions,
@@ -138,9 +150,11 @@ NOT_IN_HASH = frozenset(
         "data.root",
         "data.truth",
         "calibration.stage",
+        "runtime.without_gpu",
         "runtime.dry_run",
         "runtime.debug",
         "ablation",
+        "recovery",
         "cubes",
         "tracking",
         "dask",

@@ -24,6 +24,7 @@ from spectramind.ablation.options import AblationOptions
 from spectramind.corel.options import CorelOptions
 from spectramind.cubes.options import CubeOptions, DaskOptions
 from spectramind.losses.options import LossOptions, SymbolicOptions
+from spectramind.metrics.options import RecoveryOptions
 from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
 from spectramind.training.options import OptimizerOptions, TrainOptions
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
     corel: Group[CorelOptions] = CorelOptions()
     ablation: Group[AblationOptions] = AblationOptions()
+    recovery: Group[RecoveryOptions] = RecoveryOptions()
     runtime: Group[RuntimeOptions] = RuntimeOptions()
     tracking: Group[TrackingOptions] = TrackingOptions()
     dask: Group[DaskOptions] = DaskOptions()

@@ -32,3 +32,6 @@ class AblationOptions:
         "composite", "What the leaderboard is ordered by: composite score, official score or negative log likelihood."
     )
     top_n: int = option(5, "Configurations whose runs are packed into top.zip.", ge=1, le=100)
+    register_best: bool = option(
+        False, "Register the model of the leaderboard's first row, which may become the champion by tracking.promotion."
+    )

@@ -25,12 +25,12 @@ def test_a_busy_port_is_left_alone() -> None:
 
 
 @pytest.mark.slow
-def test_both_start_answer_and_stop_without_orphans(tmp_path: Path) -> None:
+def test_all_start_answer_and_stop_without_orphans(tmp_path: Path) -> None:
     program = """
 import sys
 from settings.resolve import resolve
 from flows.ui import serve
-serve(resolve([f"outputs.store={sys.argv[1]}"], None, {}))
+serve(resolve([f"outputs.store={sys.argv[1]}/new"], None, {}))
 """
     serving = subprocess.Popen(
         [sys.executable, "-u", "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -42,15 +42,16 @@ serve(resolve([f"outputs.store={sys.argv[1]}"], None, {}))
             lines.append(line)
             if "Ctrl-C" in line:
                 break
-        links = re.findall(r"http://127\.0\.0\.1:\d+\S*", "".join(lines))
-        assert len(links) == 2, lines
+        links = re.findall(r"^  \w+ +(http://127\.0\.0\.1:\d+\S*)", "".join(lines), re.MULTILINE)
+        assert len(links) == 3, lines
         for link in links:
-            with urllib.request.urlopen(link, timeout=20) as answer:
+            asked = urllib.request.Request(link, headers={"Accept": "text/html"})  # as a browser does
+            with urllib.request.urlopen(asked, timeout=20) as answer:
                 assert answer.status == 200
         children = psutil.Process(serving.pid).children(recursive=True)
-        assert len(children) >= 2
+        assert len(children) >= 3
     finally:
-        serving.send_signal(signal.SIGTERM)
+        serving.send_signal(signal.SIGINT)
         assert serving.wait(timeout=60) == 0
     _gone, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
