@@ -140,13 +140,17 @@ def explain(
     planet: Annotated[
         list[str] | None, typer.Option("--planet", metavar="ID", help="A test planet; may be repeated. All by default.")
     ] = None,
+    edges: Annotated[
+        bool, typer.Option("--edges", help="Also the importance of the graph's edges; half a minute per planet.")
+    ] = False,
+    edge_epochs: Annotated[int, typer.Option(min=1, help="Steps of GNNExplainer, with --edges.")] = 50,
 ) -> None:
     """What the predictions of a run were made of: noise, neighbours, prior, network; into RUN/explain/."""
 
     def write(_settings: Settings, run: RunDirectory) -> None:
         from flows.explain import explain_run
 
-        explain_run(finished, planet or (), run)
+        explain_run(finished, planet or (), run, edge_epochs if edges else 0)
 
     _pipeline(invocation, write, needs_data=False)
 

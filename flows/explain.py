@@ -43,6 +43,7 @@ from spectramind.uncertainty.noise_passport import TERMS, NoisePassport, allan_t
 SUMMARY = "summary.json"
 ALLAN, ATTRIBUTION = "allan.parquet", "attribution.parquet"
 HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", "attention.parquet"
+EDGES = "edges.parquet"
 TOP_BINS = 24
 NEIGHBOURS = 5
 BACKGROUND = 64
@@ -76,10 +77,12 @@ class _Explained:
     attribution_error: float
 
 
-def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory) -> None:
-    """Write `explain/` of the run `finished` for these test planets, or for all that were fitted.
+def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory, edge_epochs: int = 0) -> None:
+    """Write `explain/` of the run `finished` for these test planets, or for all that were fitted; with
+    `edge_epochs`, GNNExplainer's steps, also the importance of the graph's edges.
 
-    InputError if `finished` is no finished run, a planet has no fit there, or the store has lost what the run used.
+    InputError if `finished` is no finished run, a planet has no fit there, the store has lost what the run used, or
+    edges are asked for and there is no network with a graph.
     """
     config = finished_part(finished / "resolved_config.yaml")
     own = resolve([f"outputs.dir={json.dumps(str(run.path))}", "tracking.enable=false"], config)
@@ -89,6 +92,8 @@ def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory) -> No
     if unknown := [planet for planet in chosen if planet not in digests] or ([] if digests else ["them"]):
         raise InputError(finished, "test planets with a fit", f"none of {unknown[0]}", "Name one of its planets.")
     model = AnalyticModel.load(finished_part(finished / CHECKPOINT / MODEL))
+    if edge_epochs and not (finished / CHECKPOINT / NETWORKS).is_dir():
+        raise _no_edges(finished / CHECKPOINT, "no networks")
     others = list(digests)[:BACKGROUND] if (finished / CHECKPOINT / NETWORKS).is_dir() else []
     with workspace(own, run, "explain") as work:
         wanted = [planet for planet in digests if planet in {*chosen, *others}]
@@ -105,7 +110,7 @@ def explain_run(finished: Path, planets: Sequence[str], run: RunDirectory) -> No
         with store_errors(finished), tempfile.TemporaryDirectory(dir=finished, prefix=".explain-") as staging:
             folder = Path(staging) / "explain"
             folder.mkdir()
-            document = _write(work, finished, model, predictions, chosen, fitted, posterior, folder)
+            document = _write(work, finished, model, predictions, chosen, fitted, posterior, folder, edge_epochs)
             replace_tree(folder, finished / "explain")
         for line in (*_lines(document), f"written: {finished / 'explain'}"):
             work.console.print(line, highlight=False, soft_wrap=True)
@@ -120,6 +125,7 @@ def _write(
     fitted: Mapping[str, _Fitted],
     posterior: Spectra,
     folder: Path,
+    edge_epochs: int,
 ) -> dict[str, Any]:
     """Fill `folder`; returns the summary."""
     sigma = dict(zip(predictions.planet_ids, predictions.sigma, strict=True))
@@ -140,7 +146,7 @@ def _write(
         "bands": _mean_bands([e.bands for e in explained.values()]),
     }
     if networks.is_dir():
-        found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder)
+        found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder, edge_epochs)
         tables |= found
     for name, table in tables.items():
         table.to_parquet(folder / name, index=False)
@@ -279,21 +285,25 @@ def _network_tables(
     explained: Mapping[str, _Explained],
     folder: Path,
     pictures: Path,
+    edge_epochs: int,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Of the first network in `folder`, whatever its weight in the predictions; figures go to `pictures`."""
-    from spectramind.explain.network import GROUPS, edge_attention, head_values, time_attribution
+    from spectramind.explain.network import GROUPS, edge_attention, edge_importance, head_values, time_attribution
     from spectramind.explain.network import HEADS as OUTPUTS
     from spectramind.models.network_inputs import FGS1_CHANNELS
     from spectramind.models.network_planets import network_planets
+    from spectramind.models.spectral_graph import EDGE_TYPES
     from spectramind.models.v50 import V50
 
     path = sorted(folder.iterdir())[0]
     network = V50.load(path)
+    if edge_epochs and not network.airs.layers:
+        raise _no_edges(path, "a network without graph layers")
     fits, stars, curves = zip(*((f.fit, f.star, f.fgs1) for f in fitted.values()), strict=True)
     planets = network_planets(fits, stars, posterior, curves, network.options.heads.mu.directions)
     background, rows = planets.batch(range(len(planets))), {planet: row for row, planet in enumerate(fitted)}
     heads: list[pd.DataFrame] = []
-    times, attentions = [], []
+    times, attentions, edges = [], [], []
     additivity, completeness = 0.0, 0.0
     for planet, e in explained.items():
         inputs = planets.batch([rows[planet]])
@@ -320,14 +330,26 @@ def _network_tables(
             (source, target), weights = attended
             frame = pd.DataFrame({"planet_id": planet, "source_wl": source + 1, "target_wl": target + 1})
             attentions.append(frame.assign(**{f"layer_{n}": layer for n, layer in enumerate(weights)}))
+        if edge_epochs:
+            source, target = network.airs.edge_index.numpy()
+            frame = pd.DataFrame({"planet_id": planet, "source_wl": source + 1, "target_wl": target + 1})
+            frame["edge_type"] = np.array(EDGE_TYPES)[network.airs.edge_type.numpy()]
+            frame["importance"] = edge_importance(network, inputs, edge_epochs, work.settings.runtime.seed)
+            edges.append(frame)
     tables = {HEADS: pd.concat(heads, ignore_index=True), TIMES: pd.concat(times, ignore_index=True)}
     if attentions:
         tables[ATTENTION] = pd.concat(attentions, ignore_index=True)
+    if edges:
+        tables[EDGES] = pd.concat(edges, ignore_index=True)
     return tables, {
         "name": path.name,
         "shap_additivity_error": additivity,
         "integrated_gradients_completeness_error": completeness,
     }
+
+
+def _no_edges(where: Path, found: str) -> InputError:
+    return InputError(where, "a network with a graph for --edges", found, "Leave --edges out, or train with one.")
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectramind.instruments import AIRS
 from spectramind.models.network_inputs import FGS1_CHANNELS, STAR_FEATURES, V50Inputs
@@ -110,6 +110,38 @@ def edge_attention(network: V50, inputs: V50Inputs) -> tuple[Floats, Floats] | N
         return None
     edges = network.airs.edge_index.numpy()
     return edges, torch.stack([layer[0].mean(dim=-1) for layer in attention]).double().numpy()
+
+
+def edge_importance(network: V50, inputs: V50Inputs, epochs: int, seed: int = 0) -> Floats:
+    """Importance (E,), 0 to 1, of the graph's edges for both heads' outputs of one planet: the mask of GNNExplainer
+    (Ying et al. 2019, NeurIPS) after `epochs` steps. The network must have graph layers."""
+    from torch_geometric.explain import Explainer, GNNExplainer
+
+    with torch.no_grad():
+        # In units of their own size: corrections are small, and the penalty on the mask would decide alone.
+        size = [part.square().mean().sqrt().clamp_min(1e-12) for part in _heads(network(inputs), inputs)]
+
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, nodes: Tensor, _edges: Tensor) -> Tensor:
+            parts = _heads(self.network(inputs._replace(nodes=nodes[None])), inputs)
+            return torch.stack([part[0] / scale for part, scale in zip(parts, size, strict=True)], dim=1)
+
+    explainer = Explainer(
+        Heads(),
+        GNNExplainer(epochs=epochs, lr=0.05, edge_size=0.05, edge_reduction="mean", edge_ent=0.01),
+        explanation_type="model",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        mask = explainer(inputs.nodes[0], network.airs.edge_index).edge_mask
+    network.zero_grad()
+    return np.asarray(mask.double().numpy())
 
 
 def _heads(output: V50Output, inputs: V50Inputs) -> tuple[Tensor, Tensor]:

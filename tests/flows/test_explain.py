@@ -25,6 +25,7 @@ NETWORK = (
     *("model.ssm.d_model=16", "model.ssm.d_state=8", "model.ssm.head_dim=8", "model.ssm.n_layers=1"),
     *("model.gnn.hidden_dim=16", "model.gnn.n_layers=1", "model.fusion.dim=32", "model.fusion.hidden=16"),
 )
+EDGES = ("--edges", "--edge-epochs", "2")
 
 
 def invoke(*arguments: str) -> Result:
@@ -125,11 +126,23 @@ def test_one_planet_can_be_explained(
     finished: Path, explained: tuple[Path, str], simulated: SimulatedDataset, store: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("explain"))
-    result = explain(copy, store, tmp_path / "out", "--planet", simulated.test_ids[1])
+    result = explain(copy, store, tmp_path / "out", "--planet", simulated.test_ids[1], *EDGES)
     assert result.exit_code == 0, result.output
     one, all_ = (pd.read_parquet(at / "heads_shap.parquet") for at in (copy / "explain", explained[0]))
     same = all_[all_["planet_id"] == simulated.test_ids[1]].reset_index(drop=True)
     pd.testing.assert_frame_equal(one, same)
+    edges = pd.read_parquet(copy / "explain" / "edges.parquet")
+    assert list(edges) == ["planet_id", "source_wl", "target_wl", "edge_type", "importance"]
+    assert set(edges["planet_id"]) == {simulated.test_ids[1]}
+    assert edges["importance"].between(0, 1).all()
+    assert edges["importance"].nunique() > len(edges) / 2
+    ends = ["source_wl", "target_wl"]
+    attended = pd.read_parquet(copy / "explain" / "attention.parquet")
+    pd.testing.assert_frame_equal(edges[ends], attended[ends])
+    shutil.rmtree(copy / "checkpoints" / "best.ckpt" / "networks")
+    without = explain(copy, store, tmp_path / "without", *EDGES)
+    assert without.exit_code == 2
+    assert "no networks" in without.stderr
 
 
 def test_what_cannot_be_explained_is_named(
