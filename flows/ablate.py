@@ -22,8 +22,8 @@ from flows.calibrate import calibrate
 from flows.leaderboard_files import headline, print_leaderboard, write_leaderboard
 from flows.published import link, markdown, run_directory, table
 from flows.recording import register_best
-from flows.run_directory import RESOLVED, RunDirectory, verify_run, write_atomically
-from flows.sweep import CHECKPOINT, PlannedRun, Sweep, read_results
+from flows.run_directory import CHECKPOINT, RESOLVED, RunDirectory, verify_run, write_atomically
+from flows.sweep import PlannedRun, Sweep, read_results
 from flows.temporary_server import stop_with_this_process
 from flows.train import Training, train_v50
 from flows.workspace import workspace

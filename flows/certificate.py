@@ -12,8 +12,9 @@ import pandas as pd
 
 from flows.journal import finite_json
 from flows.predict import Prediction
+from flows.run_directory import OUT_OF_FOLD
 from flows.spectra_files import read_predictions
-from flows.train import OUT_OF_FOLD, Training
+from flows.train import Training
 from flows.workspace import Workspace
 from spectramind.calibration.summary import QUANTITIES
 from spectramind.data.layout import Split

@@ -15,11 +15,10 @@ from flows.intervals import INTERVALS, interval_table
 from flows.journal import finite_json
 from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
 from flows.published import replace_tree
-from flows.run_directory import RunDirectory, store_errors
-from flows.scaling import CHECKPOINT, finished_part, read_evidence, true_depths
+from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory, store_errors
+from flows.scaling import finished_part, read_evidence, true_depths
 from flows.spectra_files import read_predictions
 from flows.tables import spectra_frame
-from flows.train import OUT_OF_FOLD
 from settings.tree import Settings
 from spectramind.data.layout import open_dataset
 from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS

@@ -14,10 +14,10 @@ from flows.ledger import LEDGER_CSV, ledger_table, write_ledgers
 from flows.predict import Prediction, predict_v50
 from flows.published import markdown, run_directory, table
 from flows.recording import record_score
-from flows.run_directory import RunDirectory
+from flows.run_directory import OUT_OF_FOLD, RunDirectory
 from flows.spectra_files import read_predictions, read_truth
 from flows.submit import SUBMISSION, TABLE, submit
-from flows.train import OUT_OF_FOLD, Training, train_v50
+from flows.train import Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.metrics.baselines import expected_score, mean_depth_baseline, train_mean_baseline

@@ -22,8 +22,8 @@ from flows.network import VIOLATIONS
 from flows.passport import PASSPORT, passport_table, planet_passport
 from flows.predict import PREDICTIONS
 from flows.published import replace_tree
-from flows.run_directory import RunDirectory, store_errors
-from flows.scaling import CHECKPOINT, finished_part
+from flows.run_directory import CHECKPOINT, RunDirectory, store_errors
+from flows.scaling import finished_part
 from flows.served_model import MODEL, NETWORKS
 from flows.spectra_files import read_predictions
 from flows.units import FIT, fit_identity

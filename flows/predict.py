@@ -19,11 +19,11 @@ from flows.intervals import INTERVALS, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
 from flows.passport import PASSPORT, write_passports
 from flows.published import markdown, replace_tree, run_directory
-from flows.run_directory import RunDirectory
+from flows.run_directory import OUT_OF_FOLD, RunDirectory
 from flows.served_model import Predictor
 from flows.spectra_files import read_predictions
 from flows.tables import predictions_table, spectra_frame
-from flows.train import EVIDENCE, OUT_OF_FOLD, Training, train_v50
+from flows.train import EVIDENCE, Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
 from spectramind.errors import InputError

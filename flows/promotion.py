@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.injection import RECOVERY, injection_recovery
 from flows.published import markdown
-from flows.run_directory import PROMOTION
+from flows.run_directory import OUT_OF_FOLD, PROMOTION
 from flows.spectra_files import read_predictions
 from spectramind.errors import InputError
 from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from flows.train import Training
     from flows.workspace import Workspace
 
-OUT_OF_FOLD = "out_of_fold.parquet"
 
 Decision = dict[str, Any]
 """`promoted`, `refused` (why not, one sentence each) and the evidence: `held_out`, `recovery`."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from flows.run_directory import CHECKPOINT, OUT_OF_FOLD
 from flows.spectra_files import read_predictions, read_truth
 from flows.store_layout import StoreLayout
 from flows.units import FIT, joined
 from spectramind.data.layout import Dataset, Split, open_dataset, usable_star
 from spectramind.errors import InputError, SpectraMindError
 from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS
-from spectramind.provenance.units import MANIFEST, read_manifest, read_unit
+from spectramind.provenance.units import MANIFEST, find_digest, read_manifest, read_unit
 from spectramind.transit.fit import PlanetFit, WhiteCurve, white_curves
 from spectramind.types import CalibratedVisit, Floats, Spectra, Star
 
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from settings.tree import Settings
     from spectramind.models.analytic import AnalyticModel
 
-CHECKPOINT, PREDICTIONS = Path("checkpoints") / "best.ckpt", Path("predictions") / "predictions.parquet"
-OUT_OF_FOLD = "out_of_fold.parquet"
+PREDICTIONS = Path("predictions") / "predictions.parquet"
 ATTRIBUTIONS = Path("explain") / "attribution.parquet"
 CURE = "Name the directory of a run that has trained or predicted."
 BATCH = 16
@@ -305,10 +305,12 @@ def _unit(parent: Path, digest: str) -> Path:
     """The unit below `parent` that has this digest. Raises InputError."""
     if not digest:
         raise InputError("its spectrum", "one made from a fit", "the fallback", "The data-quality report says why.")
-    for manifest in sorted(parent.glob(f"*/{MANIFEST}")):
-        if read_manifest(manifest.parent)["digest"] == digest:
-            return manifest.parent
-    raise InputError(parent.parents[1], "the units that the run has used", "others or none", "Keep the run's store.")
+    found = find_digest(parent, digest)
+    if found is None:
+        raise InputError(
+            parent.parents[1], "the units that the run has used", "others or none", "Keep the run's store."
+        )
+    return Path(found[0])
 
 
 def _visits(layout: StoreLayout, split: str, planet: str, fit: Path) -> list[CalibratedVisit]:

@@ -29,6 +29,9 @@ from spectramind.provenance.digests import code_digest, file_digest
 from spectramind.provenance.environment import environment_snapshot
 from spectramind.provenance.units import Place
 
+CHECKPOINT, OUT_OF_FOLD = Path("checkpoints", "best.ckpt"), "out_of_fold.parquet"
+"""The trained predictor of a run, and its predictions of held-out planets."""
+
 METRICS, RUN_MANIFEST, PROMOTION = "metrics.json", "manifest.json", "promotion.json"
 RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
 """What repeats a run: its settings, what they met, and the digest of each file of the data set."""

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from flows.predict import COVARIANCE, FALLBACK_FLAG, FLAGS, PREDICTIONS, write_covariance
 from flows.published import replace_tree
-from flows.run_directory import RunDirectory, store_errors, write_atomically
+from flows.run_directory import CHECKPOINT, RunDirectory, store_errors, write_atomically
 from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import SCALING
 from flows.spectra_files import read_covariance, read_predictions, read_truth
@@ -23,9 +23,7 @@ from spectramind.errors import InputError
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import bin_statistics
 from spectramind.types import Floats, Spectra
-from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
-
-CHECKPOINT = Path("checkpoints", "best.ckpt")
+from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling, rescaled
 
 
 def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, run: RunDirectory) -> None:
@@ -69,17 +67,17 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma, evidence), evidence))
     covariance = None
     if (source / COVARIANCE).is_dir():
-        ratio = sigma / spectra.sigma
-        covariance = read_covariance(source / COVARIANCE, spectra.planet_ids) * ratio[:, :, None] * ratio[:, None, :]
-    rescaled = replace(spectra, sigma=sigma, covariance=covariance)
+        found = read_covariance(source / COVARIANCE, spectra.planet_ids)
+        covariance = rescaled(found, sigma / spectra.sigma)
+    predictions = replace(spectra, sigma=sigma, covariance=covariance)
     with store_errors(target), tempfile.TemporaryDirectory(dir=run.path, prefix=".rescaled-") as staging:
         folder = Path(staging) / target.name
         folder.mkdir()
-        spectra_frame(rescaled).to_parquet(folder / PREDICTIONS, index=False)
+        spectra_frame(predictions).to_parquet(folder / PREDICTIONS, index=False)
         (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
         np.save(folder / EVIDENCE, evidence)
         if covariance is not None:
-            write_covariance(folder / COVARIANCE, rescaled)
+            write_covariance(folder / COVARIANCE, predictions)
         replace_tree(folder, target)
     return target / PREDICTIONS
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flows.journal import Journal
-from flows.run_directory import RunDirectory, verify_run
+from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory, verify_run
 from flows.spectra_files import read_predictions
 from settings.groups import EXPERIMENT
 from settings.resolve import swept, with_overrides
@@ -23,7 +23,6 @@ from spectramind.errors import InputError, SettingsError
 from spectramind.types import Floats, Spectra
 
 SWEEP = "sweep.json"
-CHECKPOINT = Path("checkpoints") / "best.ckpt"
 SEEDS_KEY = "runtime.seed"
 
 
@@ -172,7 +171,7 @@ def read_results(runs: Sequence[PlannedRun]) -> Results:
         return Results((), np.empty((0, 0)))
     finished = [run for group in whole.values() for run in group]
     _require_one_revision(finished)
-    spectra = {run.name: read_predictions(run.path / CHECKPOINT / "out_of_fold.parquet") for run in finished}
+    spectra = {run.name: read_predictions(run.path / CHECKPOINT / OUT_OF_FOLD) for run in finished}
     common = set.intersection(*(set(found.planet_ids) for found in spectra.values()))
     data_root = finished[0].settings.data.root
     assert data_root is not None

@@ -34,7 +34,7 @@ from flows.network import (
 )
 from flows.published import image, markdown, replace_tree, run_directory, table
 from flows.recording import record_training
-from flows.run_directory import RunDirectory
+from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory
 from flows.scaling_log import honesty_lines, scaling_lines, scaling_log
 from flows.served_model import FALLBACK, MODEL, NETWORK_USE, NETWORKS, SCALING, NetworkUse
 from flows.tables import spectra_frame
@@ -54,7 +54,7 @@ from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_s
 if TYPE_CHECKING:
     from spectramind.models.network_planets import NetworkPlanets
 
-METRICS, OUT_OF_FOLD, FIGURE = "metrics.json", "out_of_fold.parquet", "out_of_fold.svg"
+METRICS, FIGURE = "metrics.json", "out_of_fold.svg"
 UNSCALED, EVIDENCE = "out_of_fold_unscaled.parquet", "evidence.npy"
 """What a checkpoint tells beside what a prediction needs."""
 
@@ -97,7 +97,7 @@ def _train(work: Workspace) -> Training:
         target = unit_path(work.layout.models, identity)
         remembered_unit(work, "train", target, identity, lambda folder: _write(work, fits, labels, folder))
     training = replace(Training.read(target), networks=networks)
-    replace_tree(target, work.run.folder("checkpoints") / "best.ckpt")
+    replace_tree(target, work.run.folder("checkpoints") / CHECKPOINT.name)
     for network in networks:
         shutil.copy(network.path / LAST, work.run.folder("checkpoints") / f"network_{network.name}_{LAST}")
     scaling = SigmaScaling.load(target / SCALING)

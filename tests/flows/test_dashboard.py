@@ -22,8 +22,8 @@ from flows.charts import Chart, Series
 from flows.cli import app
 from flows.dashboard import MANIFEST, SCHEMA, STEPS, SUMMARY, draw_panel, draw_panels, packed_planets, page
 from flows.panels import Panel, calibration, ledger, register, score_heatmap, scores
-from flows.run_data import ATTRIBUTIONS, CHECKPOINT, OUT_OF_FOLD, PREDICTIONS, RunData, read_run
-from flows.run_directory import RunDirectory
+from flows.run_data import ATTRIBUTIONS, PREDICTIONS, RunData, read_run
+from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory
 from settings.resolve import resolve
 from spectramind.provenance.digests import file_digest
 from spectramind.simulation.dataset import SimulatedDataset
