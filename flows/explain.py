@@ -32,18 +32,21 @@ from settings.resolve import resolve
 from spectramind.data.layout import usable_star
 from spectramind.errors import InputError
 from spectramind.explain.posterior import PosteriorParts, band_shares, posterior_parts
-from spectramind.instruments import FGS1, INSTRUMENTS, N_WAVELENGTHS
+from spectramind.instruments import AIRS, FGS1, INSTRUMENTS, N_WAVELENGTHS
 from spectramind.models.analytic import AnalyticModel
 from spectramind.models.response import correct_response
 from spectramind.provenance.units import MANIFEST, AnyPlace, find_digest, read_manifest, read_unit
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import CalibratedVisit, Floats, LightCurve, Spectra, Star
-from spectramind.uncertainty.noise_passport import TERMS, NoisePassport, allan_table
+from spectramind.uncertainty.noise_passport import AIRS_WHITE, DEPTHS, TERMS, NoisePassport, allan_table
+from spectramind.uncertainty.visit_agreement import VisitAgreement
 
 SUMMARY = "summary.json"
 ALLAN, ATTRIBUTION = "allan.parquet", "attribution.parquet"
 HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", "attention.parquet"
 EDGES = "edges.parquet"
+WHITE = {FGS1.name: DEPTHS[0], AIRS.name: AIRS_WHITE}
+"""The depth in a passport that stands for each instrument."""
 TOP_BINS = 24
 NEIGHBOURS = 5
 BACKGROUND = 64
@@ -66,9 +69,11 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Explained:
-    """One planet: its passport, tables, the bins that moved most, and the largest errors of the sums."""
+    """One planet: its passport, whether its visits agree, tables, the bins that moved most, and the largest errors of
+    the sums."""
 
     passport: pd.DataFrame
+    visits: dict[str, dict[str, float]]
     allan: pd.DataFrame
     attribution: pd.DataFrame
     bins: list[int]
@@ -143,6 +148,7 @@ def _write(
             "passport_sum_error": max(e.passport_error for e in explained.values()),
             "attribution_sum_error": max(e.attribution_error for e in explained.values()),
         },
+        "visits": {planet: e.visits for planet, e in explained.items()},
         "bands": _mean_bands([e.bands for e in explained.values()]),
     }
     if networks.is_dir():
@@ -213,13 +219,16 @@ def _explain(
     measured = fit.likelihood.integrated(model.nuisance_knowledge(fit, star))
     parts = posterior_parts(correct_response(measured, model.response), model.any_spectrum)
     _write_json(folder / f"sigma_{planet}.json", _sigmas(passport, parts, stated, planet, violations))
-    draw_noise(passport, work.dataset.wavelengths_um, planet, folder / f"noise_{planet}.png")
-    allan = [
+    rows = [
         (planet, visit.visit, curves.given.instrument, *row)
         for visit, instruments in zip(given.visits, fitted, strict=True)
         for curves in instruments
         for row in allan_table(curves)
     ]
+    allan = pd.DataFrame(
+        rows, columns=["planet_id", "visit", "instrument", "samples", "scatter_ppm", "independent_ppm"]
+    )
+    draw_noise(passport, work.dataset.wavelengths_um, allan, planet, folder / f"noise_{planet}.png")
     bins = sorted(np.argsort(-np.abs(parts.attribution).sum(axis=1))[:TOP_BINS].tolist())
     explained, sources = np.meshgrid(np.array(bins) + 1, np.arange(1, N_WAVELENGTHS + 1), indexing="ij")
     attribution = {
@@ -232,11 +241,12 @@ def _explain(
     shape = parts.attribution - parts.attribution.mean(axis=0)
     return _Explained(
         passport_table({planet: passport}),
-        pd.DataFrame(allan, columns=["planet_id", "visit", "instrument", "samples", "scatter_ppm", "independent_ppm"]),
+        {name: _visits(passport.agreement, DEPTHS.index(depth)) for name, depth in WHITE.items()},
+        allan,
         pd.DataFrame(attribution),
         bins,
         band_shares(shape, work.settings.symbolic.windows.by_molecule),
-        float(np.abs(passport.terms.sum(axis=0) / passport.variance - 1).max()),
+        float(np.abs(passport.shares.sum(axis=0) - 1).max()),
         parts.additivity_error,
     )
 
@@ -244,7 +254,8 @@ def _explain(
 def _sigmas(
     passport: NoisePassport, parts: PosteriorParts, stated: Floats, planet: str, violations: pd.DataFrame | None
 ) -> dict[str, Any]:
-    """By bin: the stated sigma, the fit's own, its terms, bins that its estimate leans on, rules broken worst here."""
+    """By bin: the stated sigma, the fit's own, its terms, whether the visits agree, bins that its estimate leans on,
+    rules broken worst here."""
     spread = np.sqrt(np.diag(passport.covariance))
     correlation = passport.covariance / (spread[:, None] * spread)
     broken: dict[int, list[str]] = {}
@@ -256,11 +267,12 @@ def _sigmas(
     for number in range(N_WAVELENGTHS):
         gain = parts.gain[number]
         nearest = np.argsort(-np.abs(gain))[:NEIGHBOURS].tolist()
-        shares = passport.terms[:, number] / passport.variance[number]
         told[f"wl_{number + 1}"] = {
             "stated_sigma_ppm": 1e6 * float(stated[number]),
             "fit_sigma_ppm": 1e6 * float(spread[number]),
-            "terms": dict(zip(TERMS, shares.tolist(), strict=True)),
+            "terms": dict(zip(TERMS, passport.shares[:, number].tolist(), strict=True)),
+            "averages_down": float(passport.averages_down[number]),
+            "visits": _visits(passport.agreement, number),
             "neighbours": [
                 {"wl": j + 1, "gain": float(gain[j]), "correlation": float(correlation[number, j])} for j in nearest
             ],
@@ -268,6 +280,15 @@ def _sigmas(
             "rules": broken.get(number, []),
         }
     return told
+
+
+def _visits(agreement: VisitAgreement, number: int) -> dict[str, float]:
+    """How far the visits agree about the depth of this number in `DEPTHS`."""
+    return {
+        "number": agreement.visits,
+        "chi2": float(agreement.chi2[number]),
+        "change_ppm": 1e6 * float(agreement.change[number]),
+    }
 
 
 def _mean_bands(found: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -358,6 +379,14 @@ def _lines(document: dict[str, Any]) -> list[str]:
         f"{len(document['planets'])} planets: terms sum to the variance within {checks['passport_sum_error']:.1e}, "
         f"attributions to the change of depth within {checks['attribution_sum_error']:.1e}"
     ]
+    for planet, visits in document["visits"].items():
+        depths = [
+            f"{instrument} chi2 {found['chi2']:.1f}, change {found['change_ppm']:.0f} ppm"
+            for instrument, found in visits.items()
+            if found["number"] > 1
+        ]
+        if depths:
+            lines.append(f"  planet {planet}, depths of its visits: {'; '.join(depths)}")
     for molecule, share in document["bands"].items():
         lines.append(
             f"  {molecule}: {share['own']:.0%} of the shape in its windows comes from its windows, "

@@ -14,21 +14,27 @@ from spectramind.types import Floats
 from spectramind.uncertainty.noise_passport import TERMS, NoisePassport
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from spectramind.explain.network import HeadValues, TimeAttribution
 
 
-def draw_noise(passport: NoisePassport, wavelengths_um: Floats, planet: str, path: Path) -> None:
-    """The terms of each AIRS bin's variance, stacked."""
-    shares = passport.terms[:, 1:N_WAVELENGTHS] / passport.variance[1:N_WAVELENGTHS]
-    with _figure(path, 9, 3.4) as figure:
-        axes = figure.subplots()
-        axes.stackplot(wavelengths_um[1:], np.maximum(shares, 0.0), labels=TERMS)
+def draw_noise(passport: NoisePassport, wavelengths_um: Floats, allan: pd.DataFrame, planet: str, path: Path) -> None:
+    """The terms of each AIRS bin's variance, stacked; and the `allan` table, dashed where noise is independent."""
+    with _figure(path, 12, 3.6) as figure:
+        terms, averages = figure.subplots(1, 2, width_ratios=(2, 1))
+        shares = np.maximum(passport.shares[:, 1:N_WAVELENGTHS], 0.0)
+        terms.stackplot(wavelengths_um[1:], shares, labels=TERMS)
         title = f"Planet {planet}: depths' variance"
-        axes.set(xlabel="wavelength (µm)", ylabel="share of variance", ylim=(0, 1), title=title)
-        axes.margins(x=0)
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
+        terms.set(xlabel="wavelength (µm)", ylabel="share of variance", ylim=(0, 1), title=title)
+        terms.margins(x=0)
+        terms.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, reverse=True)
+        for (instrument, visit), rows in allan.groupby(["instrument", "visit"]):
+            (line,) = averages.loglog(rows["samples"], rows["scatter_ppm"], "o-", ms=3, label=f"{instrument}, {visit}")
+            averages.loglog(rows["samples"], rows["independent_ppm"], "--", lw=1, color=line.get_color())
+        averages.set(xlabel="samples averaged", ylabel="scatter (ppm)", title="White residuals, by visit")
+        averages.legend(frameon=False)
 
 
 def draw_heads(shapley: HeadValues, bins: list[int], planet: str, path: Path) -> None:

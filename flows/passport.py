@@ -16,7 +16,7 @@ from spectramind.instruments import INSTRUMENTS, Instrument
 from spectramind.models.analytic import AnalyticModel
 from spectramind.transit.fit import FittedCurves, PlanetFit, fitted_curves
 from spectramind.transit.options import TransitOptions
-from spectramind.types import CalibratedVisit, Spectra, Star
+from spectramind.types import CalibratedVisit, Floats, Spectra, Star
 from spectramind.uncertainty.noise_passport import DEPTHS, TERMS, DetectorNoise, NoisePassport, noise_passport
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flows.workspace import Workspace
 
 PASSPORT = "noise_passport.parquet"
+COLUMNS = ("sigma_ppm", *TERMS, "averages_down", "visits", "visits_chi2", "visits_change_ppm")
 
 
 def write_passports(
@@ -71,18 +72,23 @@ def planet_passport(
 
 
 def passport_table(passports: Mapping[str, NoisePassport]) -> pd.DataFrame:
-    """A row for each planet and depth: `planet_id`, `depth`, `sigma_ppm`, and each term's share of the variance."""
-    count = len(passports)
-    variance = np.concatenate([[], *(p.variance for p in passports.values())])
-    terms = np.concatenate([np.empty((len(TERMS), 0)), *(p.terms for p in passports.values())], axis=1)
+    """A row for each planet and depth: `planet_id`, `depth`, `sigma_ppm`, each term's share of the variance, the share
+    that averages down with more visits, and how far the visits agree (NaN for one)."""
+    values = [np.empty((len(COLUMNS), 0)), *(_columns(passport) for passport in passports.values())]
     frame = pd.DataFrame(
         {
             "planet_id": np.repeat(np.array(list(passports), dtype=object), len(DEPTHS)),
-            "depth": np.tile(np.array(DEPTHS, dtype=object), count),
-            "sigma_ppm": 1e6 * np.sqrt(variance),
+            "depth": np.tile(np.array(DEPTHS, dtype=object), len(passports)),
         }
     )
-    return frame.assign(**dict(zip(TERMS, terms / variance, strict=True)))
+    return frame.assign(**dict(zip(COLUMNS, np.concatenate(values, axis=1), strict=True))).astype({"visits": int})
+
+
+def _columns(passport: NoisePassport) -> Floats:
+    """(columns, depths), in the order of `COLUMNS`."""
+    agreement = passport.agreement
+    visits = [np.full(len(DEPTHS), agreement.visits), agreement.chi2, 1e6 * agreement.change]
+    return np.stack([1e6 * np.sqrt(passport.variance), *passport.shares, passport.averages_down, *visits])
 
 
 def _detector(dataset: Dataset, planet: str, visit: int, instrument: Instrument) -> DetectorNoise:

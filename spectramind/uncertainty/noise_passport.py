@@ -10,10 +10,14 @@ samples, so that it parts by what made their noise; the second by the nuisances 
 the error's variance would be if it acted alone and the others were off, with the fit's weights as they are.
 
 Terms of the noise: `photon` from the light that was measured; `read` and `dark`, the rest of the propagated variance,
-in the proportion of a typical pixel's; `excess`, by which residuals scatter more than was propagated, whatever its
-cause (flat field, cosmic rays); `jitter`, what bins share from time to time, as when the spectrum moves on the
-detector. Terms of assumptions: `orbit` (geometry and limb darkening), `timing` (mid-transits of the visits), `drift`
-(of the visits), `prior` (what spectra look like).
+in the proportion of a typical pixel's; `excess`, by which a bin's own residuals scatter more than was propagated,
+whatever its cause; `flat` and `jitter`, what AIRS bins share from time to time: `flat` as far as it differs from pixel
+to pixel (`shared_patterns`), `jitter` as motion along dispersion and whatever is smooth in wavelength do. Terms of
+assumptions: `orbit` (geometry and limb darkening), `timing` (mid-transits of the visits), `drift` (of the visits),
+`prior` (what spectra look like).
+
+A change of the depths from visit to visit is no term: the fit has one spectrum, and its variance none of it. How far
+the visits differ is measured beside (`visit_agreement`).
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import block_diag, cholesky, solve_triangular
 
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.fit import FittedCurves
@@ -30,10 +34,14 @@ from spectramind.transit.joint import Gaussian, inverse, joint_likelihood
 from spectramind.transit.local_likelihood import model_and_slopes
 from spectramind.transit.nuisances import N_CLOCK, Layout
 from spectramind.types import CalibratedVisit, Floats, Star
+from spectramind.uncertainty.shared_patterns import pixel_to_pixel
+from spectramind.uncertainty.visit_agreement import VisitAgreement, visit_agreement
 
-NOISE_TERMS = ("photon", "read", "dark", "excess", "jitter")
+NOISE_TERMS = ("photon", "read", "dark", "excess", "flat", "jitter")
 ASSUMED_TERMS = ("orbit", "timing", "drift", "prior")
 TERMS = (*NOISE_TERMS, *ASSUMED_TERMS)
+VISIT_TERMS = (*NOISE_TERMS, "timing", "drift")
+"""Those that each visit draws anew, and that more visits average down."""
 AIRS_WHITE = "AIRS white"
 DEPTHS = (*(f"wl_{number + 1}" for number in range(N_WAVELENGTHS)), AIRS_WHITE)
 """What has a passport: each bin, wl_1 being FGS1, and the mean of the AIRS bins."""
@@ -52,11 +60,22 @@ class DetectorNoise:
 @dataclass(frozen=True)
 class NoisePassport:
     """`variance` (284,) of the depths in `DEPTHS`, and its `terms` (terms, 284) in the order of `TERMS`, which sum to
-    it; `covariance` (283, 283) of the bins."""
+    it; `covariance` (283, 283) of the bins; `agreement` of the visits about the same depths."""
 
     variance: Floats
     terms: Floats
     covariance: Floats
+    agreement: VisitAgreement
+
+    @property
+    def shares(self) -> Floats:
+        """Each term's share (terms, 284) of the variance."""
+        return self.terms / self.variance
+
+    @property
+    def averages_down(self) -> Floats:
+        """Share (284,) of the variance that each visit draws anew."""
+        return np.asarray(self.shares[[TERMS.index(name) for name in VISIT_TERMS]].sum(axis=0))
 
 
 def noise_passport(
@@ -73,17 +92,16 @@ def noise_passport(
     `spectrum` and `nuisances` are the priors of the depths (283) and of the nuisances of `layout`; `detectors` by
     instrument name.
     """
-    likelihood = joint_likelihood([[c.likelihood for c in instruments] for instruments in curves], layout).dense()
-    size = len(likelihood.score)
-    known = np.zeros((size, size))
-    known[:N_WAVELENGTHS, :N_WAVELENGTHS] = spectrum.precision
-    known[N_WAVELENGTHS:, N_WAVELENGTHS:] = nuisances.precision
+    likelihoods = visit_likelihoods(curves, layout)
+    precision = np.sum([one.precision for one in likelihoods], axis=0)
+    known = block_diag(spectrum.precision, nuisances.precision)
+    size = len(known)
     # In units of what is known before, K = root root': the terms then add up however small a remainder of drift is.
     root = cholesky(known, lower=True)
     unit = solve_triangular(root, np.eye(size), lower=True)
-    posterior = inverse(unit @ likelihood.precision @ unit.T + np.eye(size))
-    moved = posterior @ unit[:, :N_WAVELENGTHS]
-    moved = np.column_stack([moved, moved[:, AIRS.spectral_slice].mean(axis=1)])
+    depths = np.eye(size)[:, :N_WAVELENGTHS]
+    depths = np.column_stack([depths, depths[:, AIRS.spectral_slice].mean(axis=1)])
+    moved = inverse(unit @ precision @ unit.T + np.eye(size)) @ (unit @ depths)
     directions = unit.T @ moved
     covariance = directions[:N_WAVELENGTHS, :N_WAVELENGTHS]
     variance = np.append(np.diag(covariance), directions[AIRS.spectral_slice, -1].mean())
@@ -95,7 +113,17 @@ def noise_passport(
     assumed = directions * (root @ moved)
     for name, rows in _assumptions(layout).items():
         terms[name] = assumed[rows].sum(axis=0)
-    return NoisePassport(variance, np.stack([terms[name] for name in TERMS]), covariance)
+    agreement = visit_agreement(likelihoods, np.concatenate([spectrum.score, nuisances.score]), unit, depths)
+    return NoisePassport(variance, np.stack([terms[name] for name in TERMS]), covariance, agreement)
+
+
+def visit_likelihoods(curves: Sequence[Sequence[FittedCurves]], layout: Layout) -> list[Gaussian]:
+    """Of each visit alone, of the whole vector: it says nothing of the others' nuisances."""
+    found = []
+    for position in range(len(curves)):
+        alone = [[c.likelihood for c in cs] if at == position else [] for at, cs in enumerate(curves)]
+        found.append(joint_likelihood(alone, layout).dense())
+    return found
 
 
 def allan_table(curves: FittedCurves) -> list[tuple[int, float, float]]:
@@ -143,6 +171,7 @@ def _of_noise(
     design = layout.design(c.dispersed, c.wavelength_um, position)
     local = np.concatenate([directions[bins][:, None], design @ directions[N_WAVELENGTHS:]], axis=1)  # B q 284
     shares = noise_shares(visit, fitted, detectors)
+    rough, no_chance = pixel_to_pixel(c, layout.drift_colours)
     found = {name: np.zeros(directions.shape[1]) for name in NOISE_TERMS}
     for time in range(slopes.shape[1]):
         seen = np.einsum("qb,bqd->bd", slopes[:, time], local)  # what each sample says of each depth, whitened
@@ -150,7 +179,13 @@ def _of_noise(
         own = (seen - c.patterns.T @ (c.excess[:, None] * common)) ** 2
         for name, share in zip(NOISE_TERMS, shares[:, time], strict=False):
             found[name] += share @ own
-        found["jitter"] += (c.excess - c.excess**2) @ common**2
+        shared = (c.excess - c.excess**2)[:, None] * common**2
+        beside = rough @ seen
+        square = no_chance[:, None] * beside**2
+        # Where a pattern is both, they act together: parted in the proportion of their squares.
+        flat = shared * square / np.maximum(square + (common - beside) ** 2, np.finfo(float).tiny)
+        found["flat"] += flat.sum(axis=0)
+        found["jitter"] += (shared - flat).sum(axis=0)
     return found
 
 
