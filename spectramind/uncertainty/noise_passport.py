@@ -34,7 +34,7 @@ from spectramind.transit.joint import Gaussian, inverse, joint_likelihood
 from spectramind.transit.local_likelihood import model_and_slopes
 from spectramind.transit.nuisances import N_CLOCK, Layout
 from spectramind.types import CalibratedVisit, Floats, Star
-from spectramind.uncertainty.shared_patterns import pixel_to_pixel
+from spectramind.uncertainty.shared_patterns import pixel_share
 from spectramind.uncertainty.visit_agreement import VisitAgreement, visit_agreement
 
 NOISE_TERMS = ("photon", "read", "dark", "excess", "flat", "jitter")
@@ -171,7 +171,7 @@ def _of_noise(
     design = layout.design(c.dispersed, c.wavelength_um, position)
     local = np.concatenate([directions[bins][:, None], design @ directions[N_WAVELENGTHS:]], axis=1)  # B q 284
     shares = noise_shares(visit, fitted, detectors)
-    rough, no_chance = pixel_to_pixel(c, layout.drift_colours)
+    pixels = pixel_share(c, layout.drift_colours)
     found = {name: np.zeros(directions.shape[1]) for name in NOISE_TERMS}
     for time in range(slopes.shape[1]):
         seen = np.einsum("qb,bqd->bd", slopes[:, time], local)  # what each sample says of each depth, whitened
@@ -180,12 +180,8 @@ def _of_noise(
         for name, share in zip(NOISE_TERMS, shares[:, time], strict=False):
             found[name] += share @ own
         shared = (c.excess - c.excess**2)[:, None] * common**2
-        beside = rough @ seen
-        square = no_chance[:, None] * beside**2
-        # Where a pattern is both, they act together: parted in the proportion of their squares.
-        flat = shared * square / np.maximum(square + (common - beside) ** 2, np.finfo(float).tiny)
-        found["flat"] += flat.sum(axis=0)
-        found["jitter"] += (shared - flat).sum(axis=0)
+        found["flat"] += pixels @ shared
+        found["jitter"] += (1.0 - pixels) @ shared
     return found
 
 

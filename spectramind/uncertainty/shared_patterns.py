@@ -22,25 +22,25 @@ SAME = 1e-6
 """Templates that differ by less than this, relatively, are one: the slope of a spectrum may be smooth."""
 
 
-def pixel_to_pixel(curves: LogCurves, colours: int) -> tuple[Floats, Floats]:
-    """The part (r, B) of each pattern of `curves` that no template explains, templates smooth in wavelength being
-    `colours` polynomials; and the share (r,) of that part's square which is not chance.
+def pixel_share(curves: LogCurves, colours: int) -> Floats:
+    """The share (r,), 0 to 1, of the variance of each pattern of `curves` that differs from pixel to pixel; `colours`
+    polynomials are the templates smooth in wavelength.
 
-    So many samples leave a pattern's direction uncertain: of a true one with variance l beside unit noise, g = B / T,
-    the square (1 - g / l^2) / (1 + g / l) is found (Paul 2007, Statistica Sinica 17, 1617). The light beyond the
-    outermost bins, and so their slope, is unknown: what they do counts as explained.
+    The direction of a pattern is uncertain: where noise of variance l is shared beside unit noise, the square
+    (1 - g / l^2) / (1 + g / l) of what is found, g = B / T, is true (Paul 2007, Statistica Sinica 17, 1617). The rest
+    is chance, which no template explains. The light beyond the outermost bins, and so their slope, is unknown: what
+    these bins do counts as explained.
     """
-    n_times, n_bins = curves.weight.shape
     if not len(curves.patterns):
-        return curves.patterns, curves.excess
+        return np.zeros(0)
+    n_times, n_bins = curves.weight.shape
     templates = _templates(curves, colours) * np.sqrt(curves.weight.mean(axis=0))[:, None]
     length = np.linalg.norm(templates, axis=0)
     basis = orth(templates / np.where(length > 0, length, 1.0), rcond=SAME)
-    rough = curves.patterns - (curves.patterns @ basis) @ basis.T
-    strength = np.maximum(curves.excess / (1.0 - curves.excess), np.finfo(float).tiny)
-    found = (1.0 - n_bins / n_times / strength**2) / (1.0 + n_bins / n_times / strength)
-    by_chance = 1.0 - np.clip(found, 0.0, 1.0)
-    return rough, np.maximum(1.0 - by_chance / np.maximum((rough**2).sum(axis=1), np.finfo(float).tiny), 0.0)
+    explained = ((curves.patterns @ basis) ** 2).sum(axis=1)
+    variance = np.maximum(curves.excess / (1.0 - curves.excess), np.finfo(float).tiny)
+    true = (1.0 - n_bins / n_times / variance**2) / (1.0 + n_bins / n_times / variance)
+    return np.asarray(np.where(explained < true, 1.0 - explained / np.maximum(true, SAME), 0.0))
 
 
 def _templates(curves: LogCurves, colours: int) -> Floats:
