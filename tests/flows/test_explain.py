@@ -86,6 +86,9 @@ def test_a_run_writes_the_noise_passport_of_its_predictions(finished: Path, simu
     assert set(table["planet_id"]) == set(simulated.test_ids)
     assert list(table["depth"]) == [*DEPTHS] * len(simulated.test_ids)
     np.testing.assert_allclose(table[list(TERMS)].sum(axis=1), 1.0, rtol=1e-9)
+    np.testing.assert_allclose(table["averages_down"], 1.0 - table["orbit"] - table["prior"], rtol=1e-9)
+    assert (table["visits"] == 1).all()
+    assert table["visits_chi2"].isna().all()
 
 
 def test_an_explanation_adds_up(explained: tuple[Path, str], simulated: SimulatedDataset) -> None:
@@ -113,6 +116,7 @@ def test_attributions_give_the_change_of_each_depth(explained: tuple[Path, str])
         assert len(sigma) == 283
         for told in sigma.values():
             assert sum(told["terms"].values()) == pytest.approx(1.0, rel=1e-9)
+            assert told["visits"] == {"number": 1, "chi2": None, "change_ppm": None}
             assert told["neighbours"][0]["gain"] != 0
         for name in ("noise", "heads_shap", "integrated_gradients"):
             assert (folder / f"{name}_{planet}.png").stat().st_size > 5000
