@@ -92,7 +92,7 @@ def noise_passport(
     `spectrum` and `nuisances` are the priors of the depths (283) and of the nuisances of `layout`; `detectors` by
     instrument name.
     """
-    likelihoods = visit_likelihoods(curves, layout)
+    likelihoods = _visit_likelihoods(curves, layout)
     precision = np.sum([one.precision for one in likelihoods], axis=0)
     known = block_diag(spectrum.precision, nuisances.precision)
     size = len(known)
@@ -115,15 +115,6 @@ def noise_passport(
         terms[name] = assumed[rows].sum(axis=0)
     agreement = visit_agreement(likelihoods, np.concatenate([spectrum.score, nuisances.score]), unit, depths)
     return NoisePassport(variance, np.stack([terms[name] for name in TERMS]), covariance, agreement)
-
-
-def visit_likelihoods(curves: Sequence[Sequence[FittedCurves]], layout: Layout) -> list[Gaussian]:
-    """Of each visit alone, of the whole vector: it says nothing of the others' nuisances."""
-    found = []
-    for position in range(len(curves)):
-        alone = [[c.likelihood for c in cs] if at == position else [] for at, cs in enumerate(curves)]
-        found.append(joint_likelihood(alone, layout).dense())
-    return found
 
 
 def allan_table(curves: FittedCurves) -> list[tuple[int, float, float]]:
@@ -182,6 +173,15 @@ def _of_noise(
         shared = (c.excess - c.excess**2)[:, None] * common**2
         found["flat"] += pixels @ shared
         found["jitter"] += (1.0 - pixels) @ shared
+    return found
+
+
+def _visit_likelihoods(curves: Sequence[Sequence[FittedCurves]], layout: Layout) -> list[Gaussian]:
+    """Of each visit alone, of the whole vector: it says nothing of the others' nuisances."""
+    found = []
+    for position in range(len(curves)):
+        alone = [[c.likelihood for c in cs] if at == position else [] for at, cs in enumerate(curves)]
+        found.append(joint_likelihood(alone, layout).dense())
     return found
 
 

@@ -17,7 +17,6 @@ from spectramind.types import Floats
 
 SLOPE_BINS = 7
 """Bins whose parabola gives d ln F / d bin: fewer, and the flat's own errors would look like a slope."""
-
 SAME = 1e-6
 """Templates that differ by less than this, relatively, are one: the slope of a spectrum may be smooth."""
 

@@ -1,8 +1,8 @@
 """Whether the visits of a planet, each by itself, give the same depths.
 
 A visit's own estimate is the posterior mean of its likelihood alone under the assumptions that all visits share. Two
-visits err together where these assumptions are wrong, so that with posterior covariances P_v and what is known before
-K the estimates of a depth u' x have covariance u' P_v u with themselves and u' P_v K P_w u with each other.
+visits err together where these assumptions are wrong: with posterior covariances P_v and K the precision of what is
+known before, the estimates of a depth u' x have variances u' P_v u and covariances u' P_v K P_w u.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import numpy as np
 
 from spectramind.transit.joint import Gaussian, inverse
 from spectramind.types import Floats
+
+NO_DIFFERENCE = 1e-12
+"""Relative variance of a combination of estimates below which it is none: visits that say nothing all say the prior."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ def visit_agreement(visits: Sequence[Gaussian], score: Floats, unit: Floats, dep
     covariance = np.einsum("vnd,wnd->dvw", moved, moved)
     own = np.arange(len(visits))
     covariance[:, own, own] = np.einsum("nd,vnd->dv", aims, moved)
-    weights = np.linalg.inv(covariance)
+    weights = np.linalg.pinv(covariance, rcond=NO_DIFFERENCE, hermitian=True)
     total = weights.sum(axis=2)
     weights -= total[:, :, None] * total[:, None, :] / total.sum(axis=1)[:, None, None]
     chi2 = np.einsum("dv,dvw,dw->d", found, weights, found)
-    excess = (chi2 - (len(visits) - 1)) / np.trace(weights, axis1=1, axis2=2)
+    known = np.maximum(np.trace(weights, axis1=1, axis2=2), np.finfo(float).tiny)
+    excess = (chi2 - (len(visits) - 1)) / known
     return VisitAgreement(len(visits), chi2, np.sqrt(np.maximum(excess, 0.0)))

@@ -43,3 +43,10 @@ def test_one_visit_has_no_difference() -> None:
     agreement = visit_agreement([Gaussian(np.eye(SIZE), np.zeros(SIZE))], np.zeros(SIZE), np.eye(SIZE), DEPTHS)
     assert agreement.visits == 1
     assert np.isnan([agreement.chi2, agreement.change]).all()
+
+
+def test_visits_that_say_nothing_agree() -> None:
+    agreement = visit_agreement(
+        [Gaussian(np.zeros((SIZE, SIZE)), np.zeros(SIZE))] * 2, np.ones(SIZE), np.eye(SIZE), DEPTHS
+    )
+    np.testing.assert_allclose([agreement.chi2, agreement.change], 0.0, atol=1e-9)
