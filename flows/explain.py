@@ -216,7 +216,7 @@ def _explain(
     fit, star = given.fit, given.star
     planet = fit.planet_id
     passport, fitted = planet_passport(work.dataset, model, fit, star, given.visits, work.settings.transit)
-    measured = fit.likelihood.integrated(model.nuisance_knowledge(fit, star))
+    measured = fit.likelihood.integrated(model.nuisance_knowledge([fit], [star])[0])
     parts = posterior_parts(correct_response(measured, model.response), model.any_spectrum)
     _write_json(folder / f"sigma_{planet}.json", _sigmas(passport, parts, stated, planet, violations))
     rows = [

@@ -67,7 +67,7 @@ def planet_passport(
     """The passport of a test planet, with one broad spectral prior, and its light curves at the fit's best point."""
     curves = fitted_curves(fit, visits, star, options)
     detectors = {i.name: _detector(dataset, fit.planet_id, visits[0].visit, i) for i in INSTRUMENTS}
-    known = model.any_spectrum, model.nuisance_knowledge(fit, star)
+    known = model.any_spectrum, model.nuisance_knowledge([fit], [star])[0]
     return noise_passport(visits, curves, star, fit.layout, *known, detectors), curves
 
 

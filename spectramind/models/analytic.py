@@ -23,7 +23,6 @@ from spectramind.models.options import AnalyticOptions, Drift
 from spectramind.models.response import correct_response, learn_response
 from spectramind.models.spectral_prior import (
     N_FEATURES,
-    ReducedLikelihood,
     SpectralPrior,
     broad_gaussian,
     learn_spectral_prior,
@@ -41,6 +40,8 @@ FEWEST_PLANETS = 8
 IMPLAUSIBLE, UNDETECTED = "implausible depth", "no transit found"
 DETECTION_SIGMA = 5.0
 """Mean depth over its own standard deviation below which no transit was seen."""
+NOTHING = Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
+"""Likelihood of a spectrum of which nothing was measured."""
 _CHECKPOINT_CURE = "Point to a directory that training wrote with this version and these settings."
 TYPICAL_WINDOW_H = 8.0
 """Length of a visit from which the learning of mid-transits starts."""
@@ -71,8 +72,11 @@ class AnalyticModel:
         """The predictions with each kernel width; all else is computed once."""
         posteriors: dict[float, list[tuple[Floats, Floats]]] = {width: [] for width in widths}
         flags = []
-        for fit, star in zip(fits, stars, strict=True):
-            found, words = self._posteriors(fit, star, widths)
+        usable = [number for number, fit in enumerate(fits) if not fit.flags]
+        knowledge = self.nuisance_knowledge([fits[n] for n in usable], [stars[n] for n in usable])
+        known = dict(zip(usable, knowledge, strict=True))
+        for number, (fit, star) in enumerate(zip(fits, stars, strict=True)):
+            found, words = self._posteriors(fit, star, known.get(number), widths)
             flags.append(words)
             for width, moments in found.items():
                 posteriors[width].append(moments)
@@ -82,35 +86,36 @@ class AnalyticModel:
         }
 
     def _posteriors(
-        self, fit: PlanetFit, star: Star, widths: Sequence[float]
+        self, fit: PlanetFit, star: Star, nuisances: Gaussian | None, widths: Sequence[float]
     ) -> tuple[dict[float, tuple[Floats, Floats]], tuple[str, ...]]:
         """Mean and covariance by kernel width, and the planet's flags. A posterior that reaches below zero depth means
         a fit gone astray, one whose depth does not stand out of its own sigma a transit that is not there: the planet
         falls back to the prior."""
-        reduced = self._reduced(fit, star)
+        measured = NOTHING if nuisances is None else fit.likelihood.integrated(nuisances)
+        reduced = reduce_likelihood(correct_response(measured, self.response), self.spectra)
         found = {width: posterior(reduced, star, self.spectra, width, self.amplitude_steps) for width in widths}
         if fit.flags or not (doubt := _doubt(found.values())):
             return found, fit.flags
-        return self._posteriors(replace(fit, flags=(doubt,)), star, widths)
+        return self._posteriors(replace(fit, flags=(doubt,)), star, None, widths)
 
     @cached_property
     def any_spectrum(self) -> Gaussian:
         return broad_gaussian(self.spectra)
 
-    def nuisance_knowledge(self, fit: PlanetFit, star: Star) -> Gaussian:
-        """What is known of a planet's nuisances before its light curves, but for the drift that they ask for."""
-        return _nuisance_knowledge(fit, star, self.nuisances, self.any_spectrum)
+    def nuisance_knowledge(self, fits: Sequence[PlanetFit], stars: Sequence[Star]) -> list[Gaussian]:
+        """What is known of planets' nuisances before their light curves, but for the drift that they ask for.
 
-    def _reduced(self, fit: PlanetFit, star: Star) -> ReducedLikelihood:
-        if replace(fit.layout, n_visits=1) != self.layout:
-            raise InputError(
-                f"fit of planet {fit.planet_id}",
-                f"nuisances {self.layout}",
-                f"{fit.layout}",
-                "Fit and train with the same transit settings.",
-            )
-        measured = _measured_spectrum(fit, star, self.nuisances, self.any_spectrum)
-        return reduce_likelihood(correct_response(measured, self.response), self.spectra)
+        Raises InputError if a fit's nuisances are not those that the model was trained with.
+        """
+        for fit in fits:
+            if replace(fit.layout, n_visits=1) != self.layout:
+                raise InputError(
+                    f"fit of planet {fit.planet_id}",
+                    f"nuisances {self.layout}",
+                    f"{fit.layout}",
+                    "Fit and train with the same transit settings.",
+                )
+        return _nuisance_knowledge(fits, stars, self.nuisances, self.any_spectrum)
 
     def save(self, directory: Path) -> None:
         """`model.safetensors` and `model.json` in an existing directory."""
@@ -171,7 +176,7 @@ def _other_shapes(arrays: Mapping[str, Floats], layout: Layout) -> list[str]:
         "nuisance.visit_mean": (visit,),
         "nuisance.visit_covariance": (visit, visit),
         "nuisance.drift_time": (degree, degree),
-        "nuisance.drift_colour": (layout.drift_colours, layout.drift_colours),
+        "nuisance.drift_colour": (layout.drift_colours + 1, layout.drift_colours + 1),
         "response": (bins,),
         "spectrum.basis": (bins, 1 + components),
         "spectrum.remainder": (bins,),
@@ -286,13 +291,12 @@ def _learn(
     given = [fit.likelihood.given(truth) for fit, truth in zip(known.fits, known.truth, strict=True)]
     visits = [fit.layout.n_visits for fit in known.fits]
     start = first_guess(transit, TYPICAL_WINDOW_H)
-    start = start if drift == "product" else start.with_free_drift()
+    if drift != "shared":
+        start = start.with_separate_drifts() if drift == "product" else start.with_free_drift()
     nuisances = learn_nuisance_prior(given, known.stars, visits, start, options.learning_iterations)
     spectra = learn_spectral_prior(planets.truth, planets.stars, options.shape_components)
-    anything = broad_gaussian(spectra)
-    measured = [
-        _measured_spectrum(fit, star, nuisances, anything) for fit, star in zip(known.fits, known.stars, strict=True)
-    ]
+    knowledge = _nuisance_knowledge(known.fits, known.stars, nuisances, broad_gaussian(spectra))
+    measured = [fit.likelihood.integrated(about) for fit, about in zip(known.fits, knowledge, strict=True)]
     return AnalyticModel(
         nuisances,
         learn_response(measured, known.truth, wavelengths_um),
@@ -303,17 +307,13 @@ def _learn(
     )
 
 
-def _measured_spectrum(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
-    """Likelihood of the spectrum alone, with the drift that the planet's light curves ask for if its spectrum is
-    one of `any_spectrum`; without information where the fit is flagged."""
-    if fit.flags:
-        return Gaussian(1e-6 * np.eye(N_WAVELENGTHS), np.zeros(N_WAVELENGTHS))
-    return fit.likelihood.integrated(_nuisance_knowledge(fit, star, nuisances, any_spectrum))
-
-
-def _nuisance_knowledge(fit: PlanetFit, star: Star, nuisances: NuisancePrior, any_spectrum: Gaussian) -> Gaussian:
-    marginal = fit.likelihood.nuisances(any_spectrum)
-    return Gaussian.from_moments(*planet_nuisances(marginal, star, nuisances, fit.layout.n_visits))
+def _nuisance_knowledge(
+    fits: Sequence[PlanetFit], stars: Sequence[Star], nuisances: NuisancePrior, any_spectrum: Gaussian
+) -> list[Gaussian]:
+    """With the drift that a planet's light curves ask for if its spectrum is one of `any_spectrum`."""
+    marginals = [fit.likelihood.nuisances(any_spectrum) for fit in fits]
+    visits = [fit.layout.n_visits for fit in fits]
+    return [Gaussian.from_moments(*found) for found in planet_nuisances(marginals, stars, nuisances, visits)]
 
 
 def _spectra(fits: Sequence[PlanetFit], mean: Floats, covariance: Floats, flags: Sequence[tuple[str, ...]]) -> Spectra:

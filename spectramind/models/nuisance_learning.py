@@ -10,7 +10,8 @@ Sinica 5, 19).
 The drift of AIRS is a product f(t) g(w), and a remainder that is as large as the planets ask for. The differences
 between colours show f far better than white light does, where it looks like a transit; so the product is worth much
 more than its coefficients one by one. It is linearised about each visit's own most probable f and g (Gauss-Newton;
-Laplace's approximation), at which it is as Gaussian as everything else.
+Laplace's approximation), at which it is as Gaussian as everything else. g has a value for FGS1, too, whose scatter
+tells whether the instruments drift together.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ PSEUDO_PLANETS = 5.0
 """Weight, in planets, with which a learned covariance is drawn towards its own diagonal."""
 DRIFT_FREEDOM = 3.0
 """Degrees of freedom of the drift's t distribution."""
+SCALE_GRID = np.linspace(-1.5, 2.0, 11)
+"""Logarithms of scales tried, relative to the most probable."""
 OUTLIER_SIGMAS = 6.0
 LAW_RIDGE = np.diag([0.0, 1.0, 3.0])
 PLANET_STEPS = 20
@@ -72,17 +75,22 @@ class _Batch:
         for v in range(self.n_visits):
             by_time = np.einsum("kl,nc->nkcl", np.eye(degree), self.colour[:, v])
             by_colour = np.einsum("nk,cd->nkcd", self.time[:, v], np.eye(colours))
-            both = np.concatenate([by_time, by_colour], axis=3)
-            products[:, prior.dispersed_drift(v), v] = both.reshape(n, degree * colours, degree + colours)
+            self._place(products[:, :, v], np.concatenate([by_time, by_colour], axis=3), prior, v)
         return np.concatenate([remainders, products.reshape(n, p, -1)], axis=2)
+
+    def _place(self, rows: Floats, drift: Floats, prior: NuisancePrior, visit: int) -> None:
+        """Put what belongs to each coefficient of a visit's product, `drift` (N, degree, colours, ...), AIRS at unit
+        scale, into its row of `rows` (N, p, ...)."""
+        own = self.scales[:, visit, 0] / self.scales[:, visit, 1]
+        rows[:, prior.dispersed_drift(visit)] = drift[:, :, :-1].reshape(len(drift), -1, *drift.shape[3:])
+        rows[:, prior.dispersionless_drift(visit)] = own.reshape(-1, *[1] * (drift.ndim - 2)) * drift[:, :, -1]
 
     def offset(self, prior: NuisancePrior) -> Floats:
         """(N, p): nuisances at unit scale where remainders, f and g vanish; minus the present product."""
         offset = np.zeros_like(self.score)
         if prior.separable:
             for v in range(self.n_visits):
-                product = self.time[:, v, :, None] * self.colour[:, v, None, :]
-                offset[:, prior.dispersed_drift(v)] = -product.reshape(len(product), -1)
+                self._place(offset, -self.time[:, v, :, None] * self.colour[:, v, None, :], prior, v)
         return offset
 
     def product(self, visit: int) -> tuple[slice, slice]:
@@ -107,7 +115,7 @@ def learn_nuisance_prior(
     `given_spectrum` holds one Gaussian per planet over the nuisances of its `n_visits` visits. Half-way, planets whose
     nuisances lie far outside the common scatter are left out.
     """
-    batches = _batches(given_spectrum, stars, n_visits, start)
+    batches = [batch for _, batch in _batches(given_spectrum, stars, n_visits, start)]
     prior = start
     for steps in (iterations // 2, iterations - iterations // 2):
         for _ in range(steps):
@@ -116,17 +124,22 @@ def learn_nuisance_prior(
     return prior
 
 
-def planet_nuisances(nuisances: Gaussian, star: Star, prior: NuisancePrior, n_visits: int) -> tuple[Floats, Floats]:
-    """Mean (p,) and covariance (p, p) of a planet's nuisances before its own light curves: drift scales, f and g are
-    those that make its likelihood `nuisances` most probable."""
-    batch = _batches([nuisances], [star], [n_visits], prior)[0]
-    for _ in range(PLANET_STEPS):
-        batch = _moved(batch, prior, *_posteriors(batch, prior))
-    slopes = batch.slopes(prior)[0]
-    spread = slopes @ _spread(prior, n_visits) @ slopes.T
-    stretch = batch.stretch(prior)[0]
-    mean = prior.mean(star, n_visits) + batch.offset(prior)[0]
-    return stretch * mean, spread * stretch[:, None] * stretch
+def planet_nuisances(
+    nuisances: Sequence[Gaussian], stars: Sequence[Star], prior: NuisancePrior, n_visits: Sequence[int]
+) -> list[tuple[Floats, Floats]]:
+    """Mean (p,) and covariance (p, p) of each planet's nuisances before its own light curves: f and g are those that
+    make its likelihood, of `nuisances`, most probable, the squares of drift scales what is expected of them."""
+    found: dict[int, tuple[Floats, Floats]] = {}
+    for members, batch in _batches(nuisances, stars, n_visits, prior):
+        for _ in range(PLANET_STEPS):
+            batch = _moved(batch, prior, *_posteriors(batch, prior))
+        batch = _with_expected_scales(batch, prior)
+        stretch, slopes = batch.stretch(prior), batch.slopes(prior)
+        mean = stretch * (_prior_means(batch, prior) + batch.offset(prior))
+        scaled = stretch[:, :, None] * slopes
+        covariance = scaled @ _spread(prior, batch.n_visits) @ np.swapaxes(scaled, 1, 2)
+        found.update(zip(members, zip(mean, covariance, strict=True), strict=True))
+    return [found[number] for number in range(len(nuisances))]
 
 
 def _spread(prior: NuisancePrior, n_visits: int) -> Floats:
@@ -137,7 +150,8 @@ def _spread(prior: NuisancePrior, n_visits: int) -> Floats:
 
 def _batches(
     given: Sequence[Gaussian], stars: Sequence[Star], n_visits: Sequence[int], prior: NuisancePrior
-) -> list[_Batch]:
+) -> list[tuple[list[int], _Batch]]:
+    """Planets with the same number of visits together: which these are, and where their drifts start from."""
     batches = []
     degree, colours = (prior.drift_degree, len(prior.drift_colour)) if prior.separable else (0, 0)
     for count in sorted(set(n_visits)):
@@ -151,7 +165,7 @@ def _batches(
             np.zeros((*shape, degree)),
             np.zeros((*shape, colours)),
         )
-        batches.append(_started(batch, prior) if prior.separable else batch)
+        batches.append((members, _started(batch, prior) if prior.separable else batch))
     return batches
 
 
@@ -163,8 +177,8 @@ def _started(batch: _Batch, prior: NuisancePrior) -> _Batch:
     degree, colours = batch.time.shape[2], batch.colour.shape[2]
     time, colour = batch.time.copy(), batch.colour.copy()
     for v in range(batch.n_visits):
-        left, size, right = np.linalg.svd(drift[:, prior.dispersed_drift(v)].reshape(-1, degree, colours))
-        time[:, v], colour[:, v] = left[:, :, 0] * size[:, :1], right[:, 0]
+        left, size, right = np.linalg.svd(drift[:, prior.dispersed_drift(v)].reshape(-1, degree, colours - 1))
+        time[:, v], colour[:, v, :-1] = left[:, :, 0] * size[:, :1], right[:, 0]
     return replace(batch, time=time, colour=colour)
 
 
@@ -275,6 +289,48 @@ def _moved(batch: _Batch, prior: NuisancePrior, mean: Floats, covariance: Floats
             size *= batch.scales[:, v, number] ** 2
             scales[:, v, number] = np.sqrt((DRIFT_FREEDOM + size) / (DRIFT_FREEDOM + len(expected)))
     return replace(batch, scales=scales, time=time, colour=colour)
+
+
+def _with_expected_scales(batch: _Batch, prior: NuisancePrior) -> _Batch:
+    """Drift scales at the root of their squares' expectation, each integrated by itself over its posterior."""
+    scales = batch.scales.copy()
+    for v in range(batch.n_visits):
+        for number in range(2):
+            tried, weight = _scale_posterior(batch, prior, v, number)
+            scales[:, v, number] = np.sqrt((weight * tried**2).sum(axis=0) / weight.sum(axis=0))
+    return _at_scales(batch, scales)
+
+
+def _scale_posterior(batch: _Batch, prior: NuisancePrior, visit: int, number: int) -> tuple[Floats, Floats]:
+    """Scales (G, N) about the present one, and their posterior weights (G, N); the drift keeps its product."""
+    tried, logs = [], []
+    for factor in np.exp(SCALE_GRID):
+        scales = batch.scales.copy()
+        scales[:, visit, number] *= factor
+        own = scales[:, visit, number]
+        log_prior = -DRIFT_FREEDOM * (np.log(own) + 0.5 / own**2)
+        tried.append(own)
+        logs.append(_evidence(_at_scales(batch, scales), prior) + log_prior)
+    log_weight = np.stack(logs)
+    return np.stack(tried), np.exp(log_weight - log_weight.max(axis=0))
+
+
+def _at_scales(batch: _Batch, scales: Floats) -> _Batch:
+    """The same drift f(t) g(w) with other scales."""
+    return replace(batch, scales=scales, time=batch.time * (batch.scales / scales)[:, :, :1])
+
+
+def _evidence(batch: _Batch, prior: NuisancePrior) -> Floats:
+    """(N,): log probability of the light curves, up to what does not depend on the scales."""
+    stretch = batch.stretch(prior)
+    expected = stretch * (_prior_means(batch, prior) + batch.offset(prior))
+    root = stretch[:, :, None] * (batch.slopes(prior) @ np.linalg.cholesky(_spread(prior, batch.n_visits)))
+    inner = np.swapaxes(root, 1, 2) @ batch.precision @ root + np.eye(root.shape[2])
+    pull = batch.score - (batch.precision @ expected[:, :, None])[..., 0]
+    seen = (np.swapaxes(root, 1, 2) @ pull[:, :, None])[..., 0]
+    gain = (seen * np.linalg.solve(inner, seen[:, :, None])[..., 0]).sum(axis=1) / 2
+    base = (expected * (batch.score + pull)).sum(axis=1) / 2
+    return np.asarray(base + gain - np.linalg.slogdet(inner)[1] / 2)
 
 
 def _without_outliers(batch: _Batch, prior: NuisancePrior) -> _Batch:

@@ -8,7 +8,7 @@ from typing import Literal
 from spectramind.instruments import N_WAVELENGTHS
 from spectramind.options import option
 
-Drift = Literal["product", "free"]
+Drift = Literal["product", "shared", "free"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class AnalyticOptions:
         le=1,
     )
     drifts: tuple[Drift, ...] = option(
-        ("product", "free"),
-        "Laws tried for the drift of AIRS, f(t) g(w) or any smooth function; held-out planets decide.",
+        ("product", "shared", "free"),
+        "Laws tried for the drift: f(t) g(w) of AIRS, of AIRS and FGS1, or any smooth one; held-out planets decide.",
     )
     amplitude_steps: int = option(21, "Grid points of the amplitude of a planet's spectral shape.", ge=3, le=200)
 

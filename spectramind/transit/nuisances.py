@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from spectramind.transit.bases import wavelength_basis
@@ -27,6 +28,10 @@ N_CLOCK = 2
 SOLAR_TEMPERATURE = 5772.0
 FIRST_REMAINDER = 0.1
 """Drift of AIRS that is not f(t) g(w), relative to it, before anything is learned."""
+FIRST_SHARED = 0.3
+"""Drift of FGS1 that is f(t) of AIRS, relative to the white drift of AIRS, before anything is learned."""
+NO_SHARED = 1e-4
+"""The same where there is none: as good as nothing, and yet a variance."""
 
 
 def impact_parameter(star: Star) -> float:
@@ -103,9 +108,10 @@ class NuisancePrior:
     """Knowledge of the nuisances.
 
     `shared_law` (n_shared, 3) times `temperature_terms` is the mean of the shared nuisances, `shared_covariance` their
-    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own. The drift of AIRS is f(t) g(w) and a
-    remainder: `visit_covariance` holds the remainder, `drift_time` (degree, degree) and `drift_colour` (colours,
-    colours), of trace 1, the covariances of f and g. A free drift is remainder alone, `drift_time` is then (0, 0).
+    scatter about it; `visit_mean`, `visit_covariance` describe each visit's own. A drift is f(t) g(w) and a remainder:
+    `visit_covariance` holds the remainder, `drift_time` (degree, degree) and `drift_colour` (colours + 1, colours + 1),
+    of trace 1, the covariances of f and g; the last of g is that of FGS1, small where it drifts by itself. A free drift
+    is remainder alone, `drift_time` is then (0, 0).
     Visits drift by very different amounts: a visit's drift is a draw from all this times a scale of its own.
     """
 
@@ -135,17 +141,24 @@ class NuisancePrior:
 
     @property
     def drift_degree(self) -> int:
-        return int((len(self.visit_mean) - N_CLOCK) // (len(self.drift_colour) + 1))
+        return int((len(self.visit_mean) - N_CLOCK) // len(self.drift_colour))
 
     def dispersed_drift(self, position: int) -> slice:
         """Where the drift of AIRS stands in the vector: degree by degree the coefficients of all colours."""
         start = len(self.shared_law) + position * len(self.visit_mean) + N_CLOCK
-        return slice(start, start + self.drift_degree * len(self.drift_colour))
+        return slice(start, start + self.drift_degree * (len(self.drift_colour) - 1))
 
     def dispersionless_drift(self, position: int) -> slice:
         """Where the drift of FGS1 stands in the vector."""
         start = self.dispersed_drift(position).stop
         return slice(start, start + self.drift_degree)
+
+    def with_separate_drifts(self) -> NuisancePrior:
+        """The same knowledge where FGS1 drifts by itself alone."""
+        colour = self.drift_colour.copy()
+        colour[-1], colour[:, -1] = 0.0, 0.0
+        colour[-1, -1] = (NO_SHARED / FIRST_SHARED) ** 2 * self.drift_colour[-1, -1]
+        return replace(self, drift_colour=colour)
 
     def with_free_drift(self) -> NuisancePrior:
         """The same knowledge for drifts that need not be products."""
@@ -161,9 +174,15 @@ class NuisancePrior:
     def _visit(self) -> Floats:
         visit = self.visit_covariance.copy()
         if self.separable:
-            product = np.kron(self.drift_time, self.drift_colour)
-            visit[N_CLOCK : N_CLOCK + len(product), N_CLOCK : N_CLOCK + len(product)] += product
+            visit[N_CLOCK:, N_CLOCK:] += np.kron(self.drift_time, self.drift_colour)[self._by_place()][
+                :, self._by_place()
+            ]
         return visit
+
+    def _by_place(self) -> NDArray[np.intp]:
+        """Of each coefficient of a visit's drift, in order, its row in time by colour, FGS1 being the last colour."""
+        rows = np.arange(self.drift_degree * len(self.drift_colour)).reshape(self.drift_degree, -1)
+        return np.concatenate([rows[:, :-1].ravel(), rows[:, -1]])
 
 
 def first_guess(options: TransitOptions, window_h: float) -> NuisancePrior:
@@ -189,6 +208,7 @@ def first_guess(options: TransitOptions, window_h: float) -> NuisancePrior:
     in_time = options.drift_scale / (1.0 + np.arange(degree))
     in_colour = 1.0 / (1.0 + np.arange(options.drift_colours))
     remainder = FIRST_REMAINDER * np.outer(in_time, in_colour).ravel()
+    in_colour = np.append(in_colour, FIRST_SHARED)
     visit_scatter = np.concatenate([[window_h / 4, options.clock_scatter_h], remainder, in_time])
     colour_power = np.sum(in_colour**2)
     return NuisancePrior(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
+from scipy.stats import multivariate_normal
 
-from spectramind.models.nuisance_learning import learn_nuisance_prior, planet_nuisances
+from spectramind.models.nuisance_learning import DRIFT_FREEDOM, learn_nuisance_prior, planet_nuisances
 from spectramind.transit.joint import Gaussian
 from spectramind.transit.nuisances import N_CLOCK, NuisancePrior, first_guess, temperature_terms
 from spectramind.transit.options import TransitOptions
@@ -78,10 +80,32 @@ def test_quiet_and_wild_visits_find_their_own_drift_scale():
     drift = np.where(np.arange(150) % 3 == 0, 6.0, 0.5)
     likelihoods, hosts = population(4, 150, 0.01, drift)
     prior = learn_nuisance_prior(likelihoods, hosts, [1] * 150, START, 150)
-    spreads = [planet_nuisances(g, s, prior, 1)[1] for g, s in zip(likelihoods, hosts, strict=True)]
+    spreads = [spread for _, spread in planet_nuisances(likelihoods, hosts, prior, [1] * 150)]
     fgs1 = np.sqrt([spread[-1, -1] for spread in spreads])
     # Twelve times the drift; the t distribution draws two coefficients' scale towards the typical one.
     assert 2.5 < np.median(fgs1[drift > 1]) / np.median(fgs1[drift < 1]) < 12
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0, 4.0])
+def test_a_drift_that_is_seen_in_part_has_the_expected_square_of_its_scale(size):
+    """FGS1's own drift, of which the first coefficient is measured, against quadrature over its t distribution."""
+    prior = START.with_separate_drifts()
+    host = stars(np.random.default_rng(0), 1)[0]
+    spread = prior.visit_covariance[-2:, -2:]
+    noise = np.r_[np.full(N_SHARED + N_VISIT - 2, 0.01), 1e-5, 1.0]
+    measured = size * np.sqrt(spread[0, 0])
+    nuisances = np.zeros(N_SHARED + N_VISIT)
+    nuisances[-2] = measured
+    likelihood = Gaussian(np.diag(noise**-2.0), nuisances / noise**2)
+    ((_, covariance),) = planet_nuisances([likelihood], [host], prior, [1])
+
+    def weight(log_scale: float, power: int) -> float:
+        scale = np.exp(log_scale)
+        seen = multivariate_normal(0.0, scale**2 * spread[0, 0] + 1e-10).pdf(measured)
+        return float(scale**power * seen * scale**-DRIFT_FREEDOM * np.exp(-DRIFT_FREEDOM / (2 * scale**2)))
+
+    expected = quad(weight, -4, 5, args=(2,), limit=200)[0] / quad(weight, -4, 5, args=(0,), limit=200)[0]
+    assert covariance[-1, -1] / spread[1, 1] == pytest.approx(expected, rel=0.1)
 
 
 def drifts(seed: int, count: int, products: int) -> np.ndarray:
@@ -113,8 +137,10 @@ def white_drift(products: int, start: NuisancePrior) -> tuple[np.ndarray, np.nda
     truth = drifts(8, 200, products)
     at = N_SHARED + N_CLOCK + 2
     errors, sigmas = [], []
-    for likelihood, host, drift in zip(observed_drifts(9, truth, 1.0), hosts, truth, strict=True):
-        knowledge = Gaussian.from_moments(*planet_nuisances(likelihood, host, learned, 1))
+    likelihoods = observed_drifts(9, truth, 1.0)
+    found = planet_nuisances(likelihoods, hosts, learned, [1] * 200)
+    for likelihood, moments, drift in zip(likelihoods, found, truth, strict=True):
+        knowledge = Gaussian.from_moments(*moments)
         spread = np.linalg.inv(likelihood.precision + knowledge.precision)
         errors.append((spread @ (likelihood.score + knowledge.score))[at] - drift[1, 0])
         sigmas.append(np.sqrt(spread[at, at]))
@@ -132,6 +158,44 @@ def test_colours_tell_the_white_drift_where_it_is_a_product():
     assert np.median(np.abs(errors) / sigmas) == pytest.approx(0.67, rel=0.35)
 
 
+def fgs1_drift(start: NuisancePrior, shared: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and sigmas of the second drift coefficient of FGS1, in units of its scatter, for planets that hardly
+    measure it there; FGS1 drifts as AIRS does, `shared` times, and by itself as much as 1 - shared."""
+    rng = np.random.default_rng(seed)
+    hosts = stars(rng, 200)
+    noise = np.r_[np.full(N_SHARED, 0.01), 0.001, 0.001, np.full(6, 1e-5)]
+
+    def nuisances() -> np.ndarray:
+        time, colour, own = 3e-4 * rng.normal(size=2), rng.normal(size=2), 3e-4 * rng.normal(size=2)
+        drift = np.r_[np.outer(time, colour).ravel(), shared * rng.normal() * time + (1 - shared) * own]
+        return np.r_[np.zeros(N_SHARED + N_CLOCK), drift]
+
+    seen = [observe(rng, nuisances(), noise) for _ in hosts]
+    learned = learn_nuisance_prior(seen, hosts, [1] * len(hosts), start, 100)
+    errors, sigmas = [], []
+    noise[-1] = 1.0
+    truths = [nuisances() for _ in hosts]
+    likelihoods = [observe(rng, truth, noise) for truth in truths]
+    found = planet_nuisances(likelihoods, hosts, learned, [1] * len(hosts))
+    for likelihood, moments, truth in zip(likelihoods, found, truths, strict=True):
+        knowledge = Gaussian.from_moments(*moments)
+        spread = np.linalg.inv(likelihood.precision + knowledge.precision)
+        errors.append((spread @ (likelihood.score + knowledge.score))[-1] - truth[-1])
+        sigmas.append(np.sqrt(spread[-1, -1]))
+    return np.array(errors) / 3e-4, np.array(sigmas) / 3e-4
+
+
+def test_a_drift_that_instruments_share_is_told_by_the_other():
+    assert np.median(np.abs(fgs1_drift(START, 1.0, 11)[0])) < 0.1
+    assert np.median(np.abs(fgs1_drift(START.with_separate_drifts(), 1.0, 11)[0])) > 0.2
+
+
+def test_instruments_that_drift_apart_are_told_from_those_that_do_not_by_what_they_predict():
+    apart = START.with_separate_drifts()
+    assert log_density(*fgs1_drift(START, 1.0, 12)) > log_density(*fgs1_drift(apart, 1.0, 12)) + 1
+    assert log_density(*fgs1_drift(START, 0.0, 12)) < log_density(*fgs1_drift(apart, 0.0, 12))
+
+
 def test_a_free_drift_is_told_from_a_product_by_what_it_predicts():
     free = START.with_free_drift()
     assert log_density(*white_drift(1, START)) > log_density(*white_drift(1, free)) + 1
@@ -147,7 +211,7 @@ def test_a_drift_of_one_degree_none_and_several_visits():
         likelihoods = [observe(rng, np.zeros(size), np.full(size, 1e-3)) for _ in range(20)]
         hosts = stars(rng, 20)
         prior = learn_nuisance_prior(likelihoods, hosts, [visits] * 20, start, 10)
-        mean, covariance = planet_nuisances(likelihoods[0], hosts[0], prior, visits)
+        mean, covariance = planet_nuisances(likelihoods[:1], hosts[:1], prior, [visits])[0]
         assert np.isfinite(mean).all()
         assert np.linalg.eigvalsh(covariance).min() > 0
 
