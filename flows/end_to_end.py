@@ -10,7 +10,8 @@ import numpy as np
 from prefect import flow
 
 from flows.calibrate import calibrate
-from flows.ledger import LEDGER_CSV, ledger_table, write_ledgers
+from flows.ledger import LEDGER_CSV, Gains, ledger_table, noise_table, write_ledgers, write_noise_ledger
+from flows.passport import PASSPORT
 from flows.predict import Prediction, predict_v50
 from flows.published import markdown, run_directory, table
 from flows.recording import record_score
@@ -20,11 +21,11 @@ from flows.submit import SUBMISSION, TABLE, submit
 from flows.train import Training, train_v50
 from flows.workspace import Workspace, workspace
 from settings.tree import Settings
+from spectramind.errors import InputError
 from spectramind.metrics.baselines import expected_score, mean_depth_baseline, train_mean_baseline
 from spectramind.metrics.ledger import Ledger, score_ledger
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import spectra_statistics
-from spectramind.submission.table import in_order
 from spectramind.types import Floats, Spectra
 
 
@@ -50,9 +51,10 @@ def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Resu
         work.run.add_metrics({"test": scores})
         ledgers = _ledgers(work, training, prediction)
         write_ledgers(work.run, ledgers)
+        gains = _noise_ledger(work, prediction)
         if "official" in scores:
             record_score(work, training.mlflow_run, scores)
-        _show(work, training, scores, ledgers)
+        _show(work, training, scores, ledgers, gains)
         return Result(submission.path / TABLE, scores)
 
 
@@ -66,6 +68,8 @@ def _scores(work: Workspace, training: Training, prediction: Prediction) -> dict
     if work.settings.data.truth is None:
         return scores
     spectra, truth = _with_truth(spectra, Path(work.settings.data.truth))
+    if len(truth) < len(prediction.spectra.planet_ids):
+        work.warn(f"{work.settings.data.truth} knows {len(truth)} of {len(prediction.spectra.planet_ids)} test planets")
     flat = mean_depth_baseline(*_held_out(work, training), spectra.mean[:, 1:].mean(axis=1))
     statistics = spectra_statistics(spectra.mean, spectra.sigma, truth)
     return {
@@ -83,7 +87,10 @@ def _with_truth(spectra: Spectra, path: Path) -> tuple[Spectra, Floats]:
     planet_ids, depths = read_truth(path)
     row = {planet: index for index, planet in enumerate(planet_ids)}
     known = tuple(planet for planet in spectra.planet_ids if planet in row)
-    return in_order(spectra, known), depths[[row[planet] for planet in known]]
+    if not known:
+        found = f"{len(planet_ids)} others, such as {planet_ids[0]}"
+        raise InputError(path, "true spectra of planets of the test split", found, "Name its truth, or leave it out.")
+    return spectra.of(known), depths[[row[planet] for planet in known]]
 
 
 def _ledgers(work: Workspace, training: Training, prediction: Prediction) -> dict[str, Ledger]:
@@ -100,6 +107,17 @@ def _ledgers(work: Workspace, training: Training, prediction: Prediction) -> dic
     }
 
 
+def _noise_ledger(work: Workspace, prediction: Prediction) -> Gains:
+    """What each term of the noise passports costs; nothing where no planet has one."""
+    import pandas as pd
+
+    path = prediction.path / PASSPORT
+    passport = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    if passport.empty:
+        return {}
+    return write_noise_ledger(work.run, passport, prediction.spectra, reference_of(work.dataset.labels()[1]))
+
+
 def _held_out(work: Workspace, training: Training) -> tuple[Floats, Floats]:
     """Mean depths (planets,) of train planets from held-out predictions, and their labels (planets, 283)."""
     import pandas as pd
@@ -109,7 +127,9 @@ def _held_out(work: Workspace, training: Training) -> tuple[Floats, Floats]:
     return np.asarray(mean.mean(axis=1)), work.labels(tuple(frame["planet_id"].astype(str)))
 
 
-def _show(work: Workspace, training: Training, scores: dict[str, float], ledgers: dict[str, Ledger]) -> None:
+def _show(
+    work: Workspace, training: Training, scores: dict[str, float], ledgers: dict[str, Ledger], gains: Gains
+) -> None:
     """Scores and places, on the terminal and in Prefect's UI."""
     from rich import box
     from rich.table import Table
@@ -138,6 +158,8 @@ def _show(work: Workspace, training: Training, scores: dict[str, float], ledgers
         honest = "(1 is honest; the errors of a planet go together, so few planets say little)"
         work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} {honest}", soft_wrap=True)
     work.console.print(ledger_table(ledgers))
+    if gains:
+        work.console.print(noise_table(gains))
     for name, place in places.items():
         work.console.print(f"[bold]{name:<14}[/]{place}", soft_wrap=True, highlight=False)
     table("scores", "Score (0 to 1, higher is better)", rows)

@@ -197,3 +197,15 @@ class Spectra:
     sigma: Floats
     covariance: Floats | None = None
     flags: tuple[tuple[str, ...], ...] = ()
+
+    def of(self, planet_ids: Sequence[str]) -> Spectra:
+        """Those of these planets, in this order. Raises KeyError for one that is not here."""
+        place = {planet_id: number for number, planet_id in enumerate(self.planet_ids)}
+        rows = [place[planet_id] for planet_id in planet_ids]
+        return Spectra(
+            tuple(planet_ids),
+            self.mean[rows],
+            self.sigma[rows],
+            None if self.covariance is None else self.covariance[rows],
+            tuple(self.flags[row] for row in rows) if self.flags else (),
+        )

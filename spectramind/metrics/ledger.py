@@ -28,7 +28,7 @@ import numpy as np
 
 from spectramind.errors import InputError
 from spectramind.instruments import INSTRUMENTS
-from spectramind.metrics.score import ideal_sigmas, score_parts
+from spectramind.metrics.score import bin_weights, ideal_sigmas, likelihood_span, score_parts
 from spectramind.types import Floats
 
 
@@ -125,3 +125,19 @@ def score_ledger(
     rows += [row("bin", f"wl_{number + 1}", every, slice(number, number + 1)) for number in range(n_bins)]
     rows += [row("planet", name, slice(number, number + 1), every) for number, name in enumerate(planet_ids)]
     return Ledger(parts.score, parts.unclipped - parts.score, n_planets, tuple(rows))
+
+
+def gains_without(shares: Floats, mean: Floats, sigma: Floats, train_mean: float, train_std: float) -> Floats:
+    """Points of the score (terms, bins) that honest predictions would win without one term of their variance.
+
+    `shares` (terms, planets, bins) of the variance of `mean`, `sigma` (planets, bins). Without a term, sigma is
+    sqrt(1 - share) times as large, never smaller than the ideal one, and the loss ln(sigma / s_ideal) + 1/2 of honest
+    errors is smaller by the logarithm. The unknown truth's span is that of the mean. Gains of several terms do not add
+    up: without both of two equal terms more is won than without each.
+    """
+    ideal = ideal_sigmas(mean.shape[1])
+    left = np.sqrt(np.maximum(1.0 - shares, (np.minimum(ideal, sigma) / sigma) ** 2))
+    weights = bin_weights(mean.shape[1])
+    unit = weights / np.sum(weights) / likelihood_span(mean, train_mean, train_std)
+    gains: Floats = -np.mean(unit * np.log(left), axis=1)
+    return gains

@@ -109,24 +109,17 @@ def read_template(path: Path) -> tuple[str, ...]:
 
 def in_order(spectra: Spectra, planet_ids: Sequence[str]) -> Spectra:
     """The predictions with rows in the order of `planet_ids`. Raises InputError unless the planets are the same."""
-    row = {planet_id: i for i, planet_id in enumerate(spectra.planet_ids)}
-    missing = [p for p in planet_ids if p not in row]
-    extra = sorted(set(row) - set(planet_ids))
-    if missing or extra or len(row) != len(spectra.planet_ids) or len(planet_ids) != len(row):
+    predicted = set(spectra.planet_ids)
+    missing = [p for p in planet_ids if p not in predicted]
+    extra = sorted(predicted - set(planet_ids))
+    if missing or extra or len(predicted) != len(spectra.planet_ids) or len(planet_ids) != len(predicted):
         raise InputError(
             "predictions",
             f"one row for each of {len(planet_ids)} planets",
             f"{len(spectra.planet_ids)} rows, missing {missing[:3]}, extra {extra[:3]}",
             "Predict exactly the planets of the template.",
         )
-    order = [row[p] for p in planet_ids]
-    return Spectra(
-        tuple(planet_ids),
-        spectra.mean[order],
-        spectra.sigma[order],
-        None if spectra.covariance is None else spectra.covariance[order],
-        tuple(spectra.flags[i] for i in order) if spectra.flags else (),
-    )
+    return spectra.of(planet_ids)
 
 
 def parse_number(cell: str) -> float | None:

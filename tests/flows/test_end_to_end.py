@@ -174,6 +174,10 @@ def test_the_ledger_adds_up_to_what_the_score_lacks(first: Finished) -> None:
         assert len(ledgers[name]["rows"]) == 1 + 2 + 283 + ledgers[name]["planets"]
     table = pd.read_csv(first.path / "diagnostics" / "score_ledger.csv")
     assert set(table["predictions"]) == {"out_of_fold", "test"}
+    noise = first.json("diagnostics/noise_ledger.json")
+    assert noise["gains"] == metrics["noise_ledger"]
+    assert all(gain["all"] == pytest.approx(gain["FGS1"] + gain["AIRS-CH0"]) for gain in noise["gains"].values())
+    assert max(noise["gains"], key=lambda term: noise["gains"][term]["all"]) in ("photon", "prior")
 
 
 def test_the_covariance_is_that_of_the_submitted_sigmas(first: Finished) -> None:

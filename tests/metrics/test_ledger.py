@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spectramind.errors import InputError
-from spectramind.metrics.ledger import Ledger, score_ledger
-from spectramind.metrics.score import official_score_2025, score_parts
+from spectramind.metrics.ledger import Ledger, gains_without, score_ledger
+from spectramind.metrics.score import ideal_sigmas, official_score_2025, score_parts
 
 REFERENCE = (0.0147, 0.0107)
 N_BINS = 283
@@ -92,6 +92,25 @@ def test_correcting_what_the_ledger_names_wins_what_it_says() -> None:
     scaled[:, 1:] *= row.scaling_factor
     won = official_score_2025(mean, scaled, truth, *REFERENCE) - official_score_2025(mean, sigma, truth, *REFERENCE)
     assert won == pytest.approx(row.scaling_gain, abs=1e-12)
+
+
+def test_a_term_costs_what_its_absence_wins() -> None:
+    """Two terms of a variance, drawn apart: the score of honest predictions with both and with one alone."""
+    truth = np.full((400, 3), 0.0147)
+    normal = 20 * np.linalg.qr(np.random.default_rng(8).normal(size=(400, 6)))[0]  # of variance 1, uncorrelated
+    first, second = 2e-4 * normal[:, :3], 1e-4 * normal[:, 3:]
+    sigma = np.full_like(truth, np.hypot(2e-4, 1e-4))
+    shares = np.stack([np.full_like(truth, 0.8), np.full_like(truth, 0.2)])
+    gains = gains_without(shares, truth, sigma, *REFERENCE)
+    whole = score_parts(truth + first + second, sigma, truth, *REFERENCE)
+    for gain, left, size in ((gains[0], second, 1e-4), (gains[1], first, 2e-4)):
+        alone = score_parts(truth + left, np.full_like(truth, size), truth, *REFERENCE)
+        won = (alone.by_bin - whole.by_bin) * whole.weights / whole.weights.sum()
+        np.testing.assert_allclose(gain, won, rtol=1e-9)
+    everything = gains_without(np.ones((1, *truth.shape)), truth, sigma, *REFERENCE)
+    ideal = score_parts(truth, ideal_sigmas(3) * np.ones_like(truth), truth, *REFERENCE)
+    honest = score_parts(truth, sigma, truth, *REFERENCE)
+    assert everything.sum() == pytest.approx(ideal.score - honest.score)
 
 
 def test_a_perfect_mean_ends_at_the_ideal_sigma() -> None:
