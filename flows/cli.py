@@ -86,7 +86,7 @@ def train(invocation: Invocation) -> None:
     _pipeline(invocation, _train)
 
 
-@command(app, "predict", keys=("model", "transit", *PLACES))
+@command(app, "predict", keys=("model", "transit", "intervals", *PLACES))
 def predict(invocation: Invocation) -> None:
     """Spectra and sigmas of the test split."""
     _pipeline(invocation, _predict)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from flows.intervals import INTERVALS, interval_table
+from flows.interval_methods import fit_network, network_lines
+from flows.intervals import INTERVALS, held_out_planets, interval_table
 from flows.journal import finite_json
 from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
 from flows.published import replace_tree
@@ -38,21 +39,11 @@ def train_corel(finished: Path, truth: Path, settings: Settings, run: RunDirecto
     `truth` is the train.csv of its data set, beside whose wavelengths.csv it lies. Test predictions with the network's
     sigma are written only if it scores higher than the scaled one on planets that only check.
     """
-    from spectramind.corel.intervals import fit_corel
-    from spectramind.models.options import GraphOptions
-    from spectramind.models.spectral_graph import spectral_graph
-
     checkpoint = finished / CHECKPOINT
     known = read_predictions(finished_part(checkpoint / OUT_OF_FOLD))
     depths, evidence = true_depths(truth, known.planet_ids), read_evidence(checkpoint)
-    symbolic = settings.symbolic
     wavelengths = open_dataset(truth.parent).wavelengths_um
-    graph = spectral_graph(
-        wavelengths, symbolic.windows.by_molecule, symbolic.seam_continuity.seam_index, GraphOptions()
-    )
-    corel, report, split = fit_corel(
-        known.mean, known.sigma, depths, evidence, graph, settings.corel, settings.runtime.seed
-    )
+    corel, report, split = fit_network(held_out_planets(known, depths, evidence, wavelengths, settings))
     scores = _scores(corel, known, depths, evidence, split.check)
     better = corel.weight > 0 and scores["corel"] > scores["stated"]
     document = {
@@ -72,31 +63,11 @@ def train_corel(finished: Path, truth: Path, settings: Settings, run: RunDirecto
         _write_predictions(made, finished / "predictions", corel, better)
         replace_tree(made, folder)
     run.add_metrics({"corel": {name: value for name, value in document.items() if name != "check_planets"}})
-    for line in corel_lines(report, corel, scores, settings.corel.target, better):
+    verdict = "its sigma is used" if better else "the stated sigma stays"
+    told = f"score of the checking planets: {scores['stated']:.4f} -> {scores['corel']:.4f}; {verdict}"
+    for line in (*network_lines(report, corel, settings.corel.target), told):
         Console().print(line, soft_wrap=True, highlight=False)
     Console().print(f"written: {folder}", soft_wrap=True)
-
-
-def corel_lines(report: CorelReport, corel: Corel, scores: dict[str, float], target: float, used: bool) -> list[str]:
-    """What came out, for people: the target first."""
-    what = (
-        f"{report.n_train} planets trained the network, weight {report.weight:g}"
-        if corel.network
-        else "too few planets for a network"
-    )
-    lines = [f"{what}, {report.n_conformal} made it conformal, {report.n_check} check:"]
-    order = sorted(range(len(report.levels)), key=lambda number: report.levels[number] != target)
-    for number in order:
-        observed = report.coverage[number]
-        lines.append(
-            f"  {report.levels[number]:.0%}  observed {observed.mean():.1%}, bins {observed.min():.0%} to "
-            f"{observed.max():.0%} (limits {report.beta_low[number]:.0%} to {report.beta_high[number]:.0%}), all bins "
-            f"at once {report.band_coverage[number]:.0%}; width {report.width_ppm[number]:.0f} ppm, split-conformal "
-            f"alone {report.plain_width_ppm[number]:.0f} ppm"
-        )
-    verdict = "its sigma is used" if used else "the stated sigma stays"
-    lines.append(f"  score of the checking planets: {scores['stated']:.4f} -> {scores['corel']:.4f}; {verdict}")
-    return lines
 
 
 def _scores(corel: Corel, known: Spectra, depths: Floats, evidence: Floats, rows: np.ndarray) -> dict[str, float]:
@@ -163,6 +134,8 @@ def _write_network(path: Path, corel: Corel) -> None:
         "levels": np.array(corel.levels),
         "weight": np.array([corel.weight]),
     }
+    if corel.response is not None:
+        arrays["response"] = corel.response
     if corel.network is not None:
         arrays |= {f"network.{name}": tensor.numpy() for name, tensor in corel.network.state_dict().items()}
     save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)

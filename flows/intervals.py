@@ -1,35 +1,63 @@
-"""Split-conformal intervals of the predicted planets: a table beside the predictions."""
+"""Conformal intervals of the predicted planets: a table beside the predictions, and how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from flows.interval_methods import HeldOut, Intervals, interval_method
+from flows.journal import finite_json
+from settings.tree import Settings
+from spectramind.errors import InputError
 from spectramind.metrics.statistics import COVERAGE_LEVELS
 from spectramind.types import Floats, Spectra
-from spectramind.uncertainty.conformal import fit_conformal
+from spectramind.uncertainty.scaling import SigmaScaling
 
-INTERVALS = "intervals.parquet"
+INTERVALS, INTERVALS_REPORT = "intervals.parquet", "intervals.json"
+
+
+def held_out_planets(
+    spectra: Spectra, truth: Floats, evidence: Floats | None, wavelengths_um: Floats, settings: Settings
+) -> HeldOut:
+    """What a method of intervals reads: held-out `spectra`, their true depths, and its settings."""
+    symbolic = settings.symbolic
+    return HeldOut(
+        *(spectra.mean, spectra.sigma, truth, evidence, COVERAGE_LEVELS, wavelengths_um),
+        symbolic.windows,
+        symbolic.seam_continuity.seam_index,
+        settings.corel,
+        settings.runtime.seed,
+    )
 
 
 def write_intervals(
-    path: Path, held_out: Spectra, labels: Floats, predicted: Spectra, fallback: Collection[str]
+    folder: Path,
+    method: str,
+    held_out: HeldOut,
+    predicted: Spectra,
+    evidence: Floats | None,
+    fallback: Collection[str],
 ) -> None:
     """One row per planet, level and bin: `low`, `high` hold the bin, `band_low`, `band_high` all bins of the planet at
-    once; infinite where the held-out planets are too few for the level.
+    once; infinite where the held-out planets are too few for the level. Beside it, as JSON, what the method tells.
 
-    Calibrated on `held_out` predictions of train planets and their `labels` (planets, 283). Planets predicted by the
-    `fallback` have no rows: the errors of fits say nothing of them.
+    `evidence` (instruments, planets, numbers) of the `predicted` planets. Those predicted by the `fallback` have no
+    rows: the errors of fits say nothing of them. Raises InputError if the method gives no such limits.
     """
-    conformal = fit_conformal(held_out.mean, held_out.sigma, labels, COVERAGE_LEVELS)
+    made = interval_method(method)(held_out)
     kept = np.array([planet not in fallback for planet in predicted.planet_ids])
     planets = [planet for planet, keep in zip(predicted.planet_ids, kept, strict=True) if keep]
-    mean, sigma = predicted.mean[kept], predicted.sigma[kept]
-    limits = (*conformal.intervals(mean, sigma), *conformal.bands(mean, sigma))
-    interval_table(conformal.levels, planets, limits).to_parquet(path, index=False)
+    own = predicted.mean[kept], predicted.sigma[kept], None if evidence is None else evidence[:, kept]
+    limits = (*made.limits(*own, band=False), *made.limits(*own, band=True))
+    _require_limits(method, limits, (len(made.levels), *own[0].shape))
+    interval_table(made.levels, planets, limits).to_parquet(folder / INTERVALS, index=False)
+    told = finite_json(_told(method, made, limits[1] - limits[0]))
+    (folder / INTERVALS_REPORT).write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def interval_table(levels: Sequence[float], planets: Sequence[str], limits: Sequence[Floats]) -> pd.DataFrame:
@@ -40,3 +68,32 @@ def interval_table(levels: Sequence[float], planets: Sequence[str], limits: Sequ
     columns = ("low", "high", "band_low", "band_high")
     numbers = {name: values.ravel() for name, values in zip(columns, limits, strict=True)}
     return pd.DataFrame(numbers, index=keys).reset_index()
+
+
+def interval_log(folder: Path, scaling: SigmaScaling) -> tuple[dict[str, Any], list[str]]:
+    """Of what `write_intervals` left in `folder`: metrics, with all steps from the sigma scaling on in their order, and
+    the same for the terminal."""
+    told = json.loads((folder / INTERVALS_REPORT).read_text(encoding="utf-8"))
+    groups = scaling.groups.values()
+    tried = dict.fromkeys(step for group in groups for step in group.gains)
+    steps = {**{step: any(step in group.kept for group in groups) for step in tried}, **told["steps"]}
+    lines = told.pop("lines")
+    words = " -> ".join(step if kept else f"({step})" for step, kept in steps.items())
+    note = "" if all(steps.values()) else "; in brackets: tried and dropped"
+    told["steps"] = [{"step": step, "kept": kept} for step, kept in steps.items()]
+    return told, [f"Intervals ({told['method']}, {told['planets']} planets): {words}{note}", *(f"  {x}" for x in lines)]
+
+
+def _told(method: str, made: Intervals, width: Floats) -> dict[str, Any]:
+    widths = {f"{level:g}": float(1e6 * values.mean()) for level, values in zip(made.levels, width, strict=True)}
+    numbers: Mapping[str, Any] = {"method": method, "planets": made.n_planets, "width_ppm": widths}
+    return {**numbers, "steps": dict(made.steps), "lines": list(made.lines), "numbers": dict(made.numbers)}
+
+
+def _require_limits(method: str, limits: Sequence[Floats], shape: tuple[int, ...]) -> None:
+    for low, high in (limits[:2], limits[2:]):
+        if low.shape == high.shape == shape and bool(np.all(low <= high)):
+            continue
+        found = f"{low.shape} and {high.shape}" if (low.shape, high.shape) != (shape, shape) else "others"
+        expected = f"lower limits of shape {shape}, and upper ones not below them"
+        raise InputError(f"method {method} of intervals", expected, found, "Correct the method, or choose another.")

@@ -15,12 +15,13 @@ from flows.batches import remembered_unit
 from flows.calibrate import Calibration, calibrate
 from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.fit import Fits, fit_split
-from flows.intervals import INTERVALS, write_intervals
+from flows.interval_methods import method_identity
+from flows.intervals import held_out_planets, interval_log, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
 from flows.passport import PASSPORT, write_passports
 from flows.published import markdown, replace_tree, run_directory
 from flows.run_directory import OUT_OF_FOLD, RunDirectory
-from flows.served_model import Predictor
+from flows.served_model import SCALING, Predictor
 from flows.spectra_files import read_predictions
 from flows.tables import predictions_table, spectra_frame
 from flows.train import EVIDENCE, Training, train_v50
@@ -31,6 +32,7 @@ from spectramind.provenance.digests import code_digest, digest_json
 from spectramind.provenance.units import unit_path
 from spectramind.types import Spectra
 from spectramind.uncertainty.evidence import evidence_of
+from spectramind.uncertainty.scaling import SigmaScaling
 
 PREDICTIONS, COVARIANCE, FLAGS = "predictions.parquet", "covariance.zarr", "flags.json"
 
@@ -74,14 +76,21 @@ def _predict(work: Workspace) -> Prediction:
 
     def write(folder: Path) -> None:
         _write(work, planets, fits, training, doubts, calibration, folder)
-        held_out, predicted = (read_predictions(p) for p in (training.path / OUT_OF_FOLD, folder / PREDICTIONS))
-        write_intervals(folder / INTERVALS, held_out, work.labels(held_out.planet_ids), predicted, fallback)
+        known, predicted = (read_predictions(p) for p in (training.path / OUT_OF_FOLD, folder / PREDICTIONS))
+        evidence, own = (np.load(place / EVIDENCE) for place in (training.path, folder))
+        wavelengths, labels = work.dataset.wavelengths_um, work.labels(known.planet_ids)
+        held_out = held_out_planets(known, labels, evidence, wavelengths, work.settings)
+        write_intervals(folder, work.settings.intervals.method, held_out, predicted, own, fallback)
 
     digest = remembered_unit(work, "predict", target, identity, write)
     spectra = read_predictions(target / PREDICTIONS)
     judge(work, "predictions", predictions_table(spectra, fallback))
     publish_data_quality(work)
     replace_tree(target, work.run.folder("predictions"))
+    intervals, lines = interval_log(target, SigmaScaling.load(training.path / SCALING))
+    work.run.add_metrics({"intervals": intervals})
+    work.run.journal.event("intervals", method=intervals["method"], steps=intervals["steps"])
+    work.console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     for planet in fallback:
         stand_in = "predicted by the mean of the training planets with a wide sigma"
         work.warn(f"planet {planet}: {stand_in} ({fits.lost[planet]})")
@@ -98,10 +107,15 @@ def _identity(work: Workspace, fits: Fits, training: Training, doubts: Mapping[s
             "checkpoint": training.digest,
             "doubts": digest_json({planet: list(words) for planet, words in doubts.items()}),
         },
-        "settings": {"planets": list(work.planets["test"]), "noise_passport": _cubes_are_near(work)},
+        "settings": {
+            "planets": list(work.planets["test"]),
+            "noise_passport": _cubes_are_near(work),
+            "intervals": method_identity(work.settings),
+        },
         "code": code_digest(
             *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
             *("flows.predict", "flows.served_model", "flows.network", "flows.intervals", "flows.passport"),
+            "flows.interval_methods",
         ),
     }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flows.interval_methods import interval_method
 from flows.progress import Progress, progress_bars
 from flows.run_directory import RunDirectory
 from flows.store_layout import StoreLayout
@@ -226,6 +227,7 @@ def workspace(settings: Settings, run: RunDirectory | None, command: str) -> Ite
     if current is not None and current.settings is settings:
         yield current
         return
+    interval_method(settings.intervals.method)  # an unknown one is told before hours of work, not after
     with ExitStack() as resources:
         run = run or resources.enter_context(RunDirectory.create(settings, command))
         opened = Workspace(settings, run, resources)

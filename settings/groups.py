@@ -23,7 +23,7 @@ from spectramind.options import option
 from spectramind.simulation.options import SimulationOptions
 from spectramind.training.options import OptimizerOptions, TrainOptions
 from spectramind.transit.options import TransitOptions
-from spectramind.uncertainty.options import UncertaintyOptions
+from spectramind.uncertainty.options import IntervalOptions, UncertaintyOptions
 
 EXPERIMENT = "spectramind_v50"
 
@@ -132,6 +132,7 @@ GROUPS: dict[str, type] = {
     "optimizer": OptimizerOptions,
     "train": TrainOptions,
     "uncertainty": UncertaintyOptions,
+    "intervals": IntervalOptions,
     "corel": CorelOptions,
     "ablation": AblationOptions,
     "recovery": RecoveryOptions,

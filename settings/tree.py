@@ -29,7 +29,7 @@ from spectramind.models.options import ModelOptions
 from spectramind.simulation.options import SimulationOptions
 from spectramind.training.options import OptimizerOptions, TrainOptions
 from spectramind.transit.options import TransitOptions
-from spectramind.uncertainty.options import UncertaintyOptions
+from spectramind.uncertainty.options import IntervalOptions, UncertaintyOptions
 
 Options = TypeVar("Options")
 Group = Annotated[Options, FromOptions()]
@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     optimizer: Group[OptimizerOptions] = OptimizerOptions()
     train: Group[TrainOptions] = TrainOptions()
     uncertainty: Group[UncertaintyOptions] = UncertaintyOptions()
+    intervals: Group[IntervalOptions] = IntervalOptions()
     corel: Group[CorelOptions] = CorelOptions()
     ablation: Group[AblationOptions] = AblationOptions()
     recovery: Group[RecoveryOptions] = RecoveryOptions()

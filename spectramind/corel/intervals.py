@@ -9,6 +9,7 @@ of a planet. A network of quantiles alone promises nothing.
 
 Some of the training planets choose the network's weight: quantiles are (1 - weight) times those of a normal law plus
 weight times the network's. With few planets it learns their luck, and weight 0 is plain split conformal prediction.
+The same planets say whether a planet's own light curves then widen or narrow its quantiles (`instance`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectramind.corel.inputs import node_features
+from spectramind.corel.instance import fit_instance, stretched
 from spectramind.corel.network import LEVELS, MEDIAN, RelationalQuantiles
 from spectramind.corel.options import CorelOptions
 from spectramind.corel.train import predict_quantiles, train_quantiles
@@ -62,7 +64,7 @@ def split_planets(n: int, options: CorelOptions, seed: int) -> Split:
 class Corel:
     """The `network` (None: too few planets, quantiles of a normal law) and its `weight`; how features are standardised;
     factors on the half-widths: `factor` (levels, bins) for each bin, `band` (levels,) for all bins at once;
-    `temperature` (bins,) of its sigma."""
+    `temperature` (bins,) of its sigma; `response` (instruments, numbers) of widths to the evidence, None for none."""
 
     levels: tuple[float, ...]
     network: RelationalQuantiles | None
@@ -73,14 +75,17 @@ class Corel:
     factor: Floats
     band: Floats
     temperature: Floats
+    response: Floats | None = None
 
     def quantiles(self, mean: Floats, sigma: Floats, evidence: Floats | None) -> Floats:
         """Of z, before the conformal step: (planets, levels of `LEVELS`, bins)."""
         if self.network is None:
             return _normal(mean.shape)
         features = node_features(mean, sigma, evidence, self.typical_log_sigma)
-        found = predict_quantiles(self.network, (features - self.centre) / self.scale)
-        return _mixed(found, self.weight)
+        found = _mixed(predict_quantiles(self.network, (features - self.centre) / self.scale), self.weight)
+        if self.response is None or evidence is None:
+            return found
+        return stretched(found, MEDIAN, evidence, self.response)
 
     def limits(
         self, mean: Floats, sigma: Floats, evidence: Floats | None, *, band: bool = False
@@ -109,7 +114,8 @@ class CorelReport:
 
     By level: `coverage` (levels, bins) with `beta_low`, `beta_high`, within which all bins stay with 95 % probability
     if the intervals keep their promise, `band_coverage`, mean `width_ppm` and that of plain split-conformal intervals.
-    `weight` of the network; `nll` (nats per bin) of the stated sigma and of the network's.
+    `weight` of the network; `nll` (nats per bin) of the stated sigma and of the network's; `instance_gain` (nats per
+    bin) of the planets that choose, None where that step was not tried.
     """
 
     weight: float
@@ -126,6 +132,7 @@ class CorelReport:
     nll: float
     nll_corel: float
     losses: tuple[float, ...]
+    instance_gain: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers; coverage per instrument instead of per bin."""
@@ -161,6 +168,7 @@ def fit_corel(
     centre = features[split.train].mean(axis=(0, 1))
     scale = np.maximum(features[split.train].std(axis=(0, 1)), 1e-6)
     network, weight, quantiles = None, 0.0, _normal(mean.shape)
+    response, gain = None, None
     losses: list[float] = []
     if len(truth) >= options.min_planets:
         standard = (features - centre) / scale
@@ -169,6 +177,11 @@ def fit_corel(
         found = predict_quantiles(network, standard)
         weight = _best_weight(found[choosing], z[choosing])
         quantiles = _mixed(found, weight)
+        if options.instance and evidence is not None:
+            ratio = (z - quantiles[:, MEDIAN]) / _spread(quantiles)
+            tried, gain = fit_instance(ratio, evidence, taught, choosing)
+            if gain > 0:
+                response, quantiles = tried, stretched(quantiles, MEDIAN, evidence, tried)
     scores = np.stack([_scores(quantiles, z, level) for level in levels])
     factor = np.stack([conformal_quantile(s[split.hold], level) for s, level in zip(scores, levels, strict=True)])
     band = np.stack(
@@ -179,13 +192,20 @@ def fit_corel(
     temperature = np.ones(mean.shape[1])
     for instrument in INSTRUMENTS:
         temperature[instrument.spectral_slice] = np.sqrt(ratio2[:, instrument.spectral_slice].mean())
-    fitted = Corel(levels, network, weight, centre, scale, typical, factor, band, temperature)
-    report = _report(fitted, quantiles, scores, sigma, z, split, losses)
+    fitted = Corel(levels, network, weight, centre, scale, typical, factor, band, temperature, response)
+    report = _report(fitted, quantiles, scores, sigma, z, split, losses, gain)
     return fitted, report, split
 
 
 def _report(
-    fitted: Corel, quantiles: Floats, scores: Floats, sigma: Floats, z: Floats, split: Split, losses: list[float]
+    fitted: Corel,
+    quantiles: Floats,
+    scores: Floats,
+    sigma: Floats,
+    z: Floats,
+    split: Split,
+    losses: list[float],
+    instance_gain: float | None,
 ) -> CorelReport:
     check, hold, n_bins = split.check, split.hold, z.shape[1]
     coverage, bands, widths, plain_widths, low, high = [], [], [], [], [], []
@@ -217,6 +237,7 @@ def _report(
         float(np.mean(stated)),
         float(np.mean(np.log(sigma[check] * ratio) + network**2 / 2)),
         tuple(losses),
+        instance_gain,
     )
 
 

@@ -18,6 +18,11 @@ class CorelOptions:
     min_planets: int = option(
         20, "With fewer planets no network is trained: intervals are plainly split-conformal.", ge=5, le=100_000
     )
+    instance: bool = option(
+        False,
+        "After the network, try a factor on a planet's widths by the scatter and the differences of its light curves; "
+        "kept only if the planets that choose the network's weight gain by it.",
+    )
     loss: Literal["pinball", "mse"] = option(
         "pinball", "Quantile loss, or squared error of the median with a penalty on the coverage."
     )

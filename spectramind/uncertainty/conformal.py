@@ -8,7 +8,8 @@ What holds if the new planet and the calibrating ones are exchangeable, whatever
 
 - each bin: P(truth inside) >= level, and < level + 1 / (n + 1) without ties, on average over draws of the n planets;
 - given the n planets, the coverage of new ones follows Beta(k, n + 1 - k) in each bin (`coverage_law`);
-- the simultaneous band takes the largest score of a planet's bins, and holds all its bins at once likewise.
+- the simultaneous band takes the largest score of a planet's bins, and holds all its bins at once likewise;
+- a region of bins with one factor (`regional_quantile`): the same on average over its bins, without a promise for each.
 
 What does not: coverage for one given planet or kind of planet, and of all bins at once by the intervals per bin.
 """
@@ -16,13 +17,15 @@ What does not: coverage for one given planet or kind of planet, and of all bins 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectramind.errors import InputError
+from spectramind.instruments import FGS1
 from spectramind.metrics.score import require_scorable
 from spectramind.types import Floats
 
@@ -45,6 +48,33 @@ def conformal_quantile(scores: Floats, level: float) -> Floats:
         return np.full(scores.shape[1:], np.inf)
     quantile: Floats = np.partition(scores, k - 1, axis=0)[k - 1]
     return quantile
+
+
+def regional_quantile(scores: Floats, level: float) -> float:
+    """One factor for all bins of `scores` (n planets, bins): infinite for as few planets as in `conformal_quantile`.
+
+    The smallest q that leaves a share `level` of the scores at or below it, those of n + 1 planets being counted and
+    the missing one's above. A planet weighs one, however many its bins: for exchangeable planets the mean coverage of
+    the region's bins is `level` at least (Lee, Barber & Willett 2023, arXiv:2306.06342; Dunn, Wasserman & Ramdas 2023,
+    JASA 118, 2491). For one bin this is the conformal quantile.
+    """
+    rank = math.ceil((len(scores) + 1) * scores.shape[1] * level - ROUNDING)
+    if conformal_rank(len(scores), level) > len(scores):
+        return math.inf
+    return float(np.partition(scores, rank - 1, axis=None)[rank - 1])
+
+
+def molecule_regions(windows: Mapping[str, Sequence[tuple[int, int]]], n_bins: int) -> dict[str, NDArray[np.intp]]:
+    """A partition of the bins by name: FGS1, the bins of each molecule's `windows` (inclusive ranges; a bin of several
+    molecules goes to the first), and the other bins of AIRS, the continuum."""
+    owner = np.full(n_bins, len(windows))
+    owner[FGS1.spectral_slice] = -1
+    for number, ranges in reversed(list(enumerate(windows.values()))):
+        for first, last in ranges:
+            owner[first : last + 1] = number
+    names = [FGS1.name, *windows, "continuum"]
+    regions = {name: np.flatnonzero(owner == number) for number, name in enumerate(names, start=-1)}
+    return {name: bins for name, bins in regions.items() if bins.size}
 
 
 def coverage_law(n: int, level: float) -> Any:
@@ -75,28 +105,34 @@ class ConformalIntervals:
     band: Floats
     n_planets: int
 
-    def intervals(self, mean: Floats, sigma: Floats) -> tuple[Floats, Floats]:
-        """Lower and upper limits (levels, planets, bins) that hold each bin; infinite where no finite ones exist."""
-        return _limits(mean, self.factor[:, None, :] * sigma)
-
-    def bands(self, mean: Floats, sigma: Floats) -> tuple[Floats, Floats]:
-        """Lower and upper limits (levels, planets, bins) that hold all bins of a planet at once."""
-        return _limits(mean, self.band[:, None, None] * sigma)
+    def limits(self, mean: Floats, sigma: Floats, *, band: bool = False) -> tuple[Floats, Floats]:
+        """Lower and upper limits (levels, planets, bins) that hold each bin, or all bins of a planet at once; infinite
+        where no finite ones exist."""
+        factor = self.band[:, None, None] if band else self.factor[:, None, :]
+        return mean - factor * sigma, mean + factor * sigma
 
 
-def fit_conformal(mean: Floats, sigma: Floats, truth: Floats, levels: Sequence[float]) -> ConformalIntervals:
+def fit_conformal(
+    mean: Floats,
+    sigma: Floats,
+    truth: Floats,
+    levels: Sequence[float],
+    regions: Sequence[NDArray[np.intp]] | None = None,
+) -> ConformalIntervals:
     """Intervals from predictions of calibrating planets (planets, bins), one row per planet, all its visits in it.
 
-    Raises InputError on arrays that cannot be scored, sigmas of zero, and levels outside (0, 1).
+    Bins of one of the `regions`, a partition of the bins, share a factor; None: each bin has its own. Raises InputError
+    on arrays that cannot be scored, sigmas of zero, and levels outside (0, 1).
     """
     require_scorable(mean, sigma, truth)
     if not np.all(sigma > 0):
         raise InputError("sigma of conformal intervals", "positive numbers", "zero", "Check the predictor's output.")
     scores = np.abs(truth - mean) / sigma
-    factor = np.array([conformal_quantile(scores, level) for level in levels])
+    if regions is None:
+        factor = np.array([conformal_quantile(scores, level) for level in levels])
+    else:
+        factor = np.empty((len(levels), scores.shape[1]))
+        for bins in regions:
+            factor[:, bins] = [[regional_quantile(scores[:, bins], level)] for level in levels]
     band = np.array([conformal_quantile(scores.max(axis=1), level) for level in levels])
     return ConformalIntervals(tuple(levels), factor, band, len(truth))
-
-
-def _limits(mean: Floats, half_width: Floats) -> tuple[Floats, Floats]:
-    return mean - half_width, mean + half_width

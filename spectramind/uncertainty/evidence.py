@@ -26,6 +26,32 @@ def evidence_of(summaries: Sequence[Mapping[str, float | None]]) -> Floats:
     return np.stack([[_numbers(summary, instrument.name) for summary in summaries] for instrument in INSTRUMENTS])
 
 
+def evidence_response(weight: Floats, loss: Floats, evidence: Floats, scatter: float, max_factor: float) -> Floats:
+    """(1 + numbers,): the b and g of a factor e^(b + x g) on the sigmas of planets with evidence x (planets, numbers).
+
+    `weight` and `loss`, the weighted half z^2, are means over bins (planets,). The objective is convex; a normal prior
+    of width `scatter`, for which a planet counts as one datum, shrinks g. Each number changes ln sigma by no more than
+    ln `max_factor`.
+    """
+    from scipy.optimize import minimize
+
+    design = np.column_stack([np.ones(len(weight)), evidence])
+    precision = np.r_[0.0, np.full(evidence.shape[1], scatter**-2.0)] / len(weight)
+
+    def objective(g: Floats) -> tuple[float, Floats]:
+        shift = design @ g
+        left = loss * np.exp(-2.0 * np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT))
+        slope = design.T @ (weight - 2.0 * left) / len(weight) + precision * g
+        return float(np.mean(weight * shift + left) + 0.5 * precision @ g**2), slope
+
+    bounds = [(-np.log(max_factor), np.log(max_factor))] * design.shape[1]
+    fitted: Floats = minimize(objective, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
+    return fitted
+
+
+_LARGEST_SHIFT = 20.0
+
+
 def _numbers(summary: Mapping[str, float | None], instrument: str) -> list[float]:
     visits = [number for number in range(len(summary)) if f"{RESIDUAL_TESTS[0]}_{instrument}_{number}" in summary]
     values = np.array([[summary[f"{name}_{instrument}_{n}"] for name in RESIDUAL_TESTS] for n in visits], float)

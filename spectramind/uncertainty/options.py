@@ -52,3 +52,14 @@ class UncertaintyOptions:
     )
     floor_fgs1: float = option(1e-6, "Smallest sigma of the FGS1 depth after scaling.", ge=0.0, le=1e-6)
     floor_airs: float = option(1e-5, "Smallest sigma of an AIRS depth after scaling.", ge=0.0, le=1e-5)
+
+
+@dataclass(frozen=True)
+class IntervalOptions:
+    """How the intervals beside the predictions are made."""
+
+    method: str = option(
+        "split",
+        "split: a conformal quantile for each bin; region: one for all bins of a molecule's windows; corel: quantiles "
+        "of the graph network made conformal; or the name of a method that was registered.",
+    )

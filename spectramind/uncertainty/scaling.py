@@ -32,6 +32,7 @@ from spectramind.instruments import FGS1, INSTRUMENTS
 from spectramind.metrics.score import bin_weights, likelihood_span, reference_of, require_scorable
 from spectramind.metrics.statistics import excess_kurtosis
 from spectramind.types import Floats
+from spectramind.uncertainty.evidence import evidence_response
 from spectramind.uncertainty.options import UncertaintyOptions
 
 Folds = list[NDArray[np.intp]]
@@ -400,25 +401,12 @@ def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _
 
 
 def _fit_evidence(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
-    """e^(b + x g): the loss is convex in b and g; a normal prior shrinks g, for which a planet counts as one datum."""
-    from scipy.optimize import minimize
-
+    """e^(b + x g), `evidence_response`."""
     if sample.evidence is None:
         return chain
     weight = np.mean(sample.weight, axis=1)
     loss = 0.5 * np.mean(sample.weight * sample.z2(chain), axis=1)
-    design = np.column_stack([np.ones(len(weight)), sample.evidence])
-    precision = np.r_[0.0, np.full(sample.evidence.shape[1], options.evidence_scatter**-2.0)] / len(weight)
-
-    def objective(g: Floats) -> tuple[float, Floats]:
-        shift = design @ g
-        left = loss * np.exp(-2.0 * np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT))
-        slope = design.T @ (weight - 2.0 * left) / len(weight) + precision * g
-        return float(np.mean(weight * shift + left) + 0.5 * precision @ g**2), slope
-
-    largest = np.log(options.max_factor)
-    bounds = [(-largest, largest)] * design.shape[1]
-    fitted = minimize(objective, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x
+    fitted = evidence_response(weight, loss, sample.evidence, options.evidence_scatter, options.max_factor)
     return replace(chain, offset=chain.offset + fitted[0], response=fitted[1:], stages=(*chain.stages, "evidence"))
 
 
@@ -429,7 +417,6 @@ _STAGES: dict[str, Callable[[_Sample, _Chain, UncertaintyOptions], _Chain]] = {
     "evidence": _fit_evidence,
 }
 _INSTRUMENT = {instrument.name: number for number, instrument in enumerate(INSTRUMENTS)}
-_LARGEST_SHIFT = 20.0
 _TINY = 1e-100
 _SAME_SIGMA = 1e-6
 """Spread of ln sigma below which an exponent cannot be told from a factor."""

@@ -104,6 +104,32 @@ def test_coverage_of_planets_never_used_stays_within_its_limits(graph: SpectralG
     assert {0.68, 0.80, 0.90, 0.95} <= set(fitted.levels)
 
 
+@pytest.mark.parametrize("telling", [True, False])
+def test_light_curves_that_tell_of_errors_set_a_planets_width(graph: SpectralGraph, telling: bool) -> None:
+    """Errors of AIRS grow with the first number of the evidence, or with none of them; the network hardly learns."""
+    options = replace(OPTIONS, instance=True, epochs=1, learning_rate=1e-6)
+    rng = np.random.default_rng(0)
+    evidence = rng.normal(size=(2, 200, 3))
+    factor = np.exp(0.5 * evidence[1, :, :1] * telling) * np.ones((200, 283))
+    mean, sigma, truth = population(200, 1)
+    truth = mean + factor * (truth - mean)
+    fitted, report, _ = fit_corel(mean, sigma, truth, evidence, graph, options, seed=3)
+    if not telling:
+        assert report.instance_gain < 0.01
+        return
+    assert report.instance_gain > 0.05
+    assert fitted.response[1, 0] == pytest.approx(0.5, abs=0.1)
+    new, stated = population(2, 2)[:2]
+    told = np.zeros((2, 2, 3))
+    told[1, 1, 0] = 1.0
+    low, high = fitted.limits(new, np.full_like(stated, 5e-5), told)
+    ratio = (high - low)[:, 1] / (high - low)[:, 0]
+    np.testing.assert_allclose(ratio[:, 1:], np.exp(fitted.response[1, 0]), rtol=1e-3)
+    plain = fit_corel(mean, sigma, truth, evidence, graph, replace(options, instance=False), seed=3)[1]
+    assert plain.instance_gain is None
+    assert report.width_ppm[2] < plain.width_ppm[2]
+
+
 def test_the_same_seed_gives_the_same_bits(graph: SpectralGraph) -> None:
     options = replace(OPTIONS, epochs=2)
     data = population(30, 7)

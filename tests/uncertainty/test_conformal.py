@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, norm, t
 
 from spectramind.errors import InputError
-from spectramind.uncertainty.conformal import conformal_quantile, conformal_rank, coverage_law, fit_conformal
+from spectramind.losses.options import MoleculeWindows
+from spectramind.uncertainty.conformal import (
+    conformal_quantile,
+    conformal_rank,
+    coverage_law,
+    fit_conformal,
+    molecule_regions,
+    regional_quantile,
+)
 
 REPEATS = 300
 
@@ -39,6 +47,36 @@ def test_the_band_holds_all_bins_at_once_whatever_the_law() -> None:
     assert all(np.all(f.factor <= f.band[:, None]) for f in fitted)
 
 
+def test_a_region_is_covered_on_average_over_its_bins_whatever_they_share() -> None:
+    """Bins of different size, heavy tails that a planet's bins share: pooled as if they were independent, coverage
+    would be short."""
+    rng = np.random.default_rng(2)
+    n, bins, level = 20, 30, 0.8
+    size = np.exp(rng.standard_normal(bins))
+    error = size * np.abs(t.rvs(2, size=(REPEATS, n + 1, 1), random_state=rng) + 0.3 * rng.standard_normal(bins))
+    quantile = np.array([regional_quantile(e[:-1], level) for e in error])
+    covered = (error[:, -1] <= quantile[:, None]).mean(axis=1)
+    assert covered.mean() >= level - 4 * covered.std() / math.sqrt(REPEATS)
+    assert covered.mean() <= level + 1 / (n + 1) + 4 * covered.std() / math.sqrt(REPEATS)
+    naive = np.quantile(error[:, :-1].reshape(REPEATS, -1), level, axis=1)
+    assert (naive <= quantile).all()
+
+
+def test_a_region_of_one_bin_is_split_conformal_and_the_regions_part_the_bins() -> None:
+    rng = np.random.default_rng(3)
+    mean = rng.normal(size=(25, 283)) + 5
+    known = mean, np.exp(rng.normal(size=(25, 283))), mean + rng.normal(size=(25, 283)), (0.68, 0.9)
+    plain, alone = fit_conformal(*known), fit_conformal(*known, [np.array([b]) for b in range(283)])
+    np.testing.assert_array_equal(plain.factor, alone.factor)
+    regions = molecule_regions(MoleculeWindows().by_molecule, 283)
+    assert list(regions) == ["FGS1", "h2o", "co2", "ch4", "continuum"]
+    assert sorted(np.concatenate(list(regions.values()))) == list(range(283))
+    pooled = fit_conformal(*known, list(regions.values()))
+    assert all(np.ptp(pooled.factor[:, bins], axis=1).max() == 0 for bins in regions.values())
+    assert np.all(pooled.factor <= pooled.band[:, None])
+    assert molecule_regions({"a": ((1, 4),), "b": ((3, 6),)}, 8)["b"].tolist() == [5, 6]
+
+
 @given(st.integers(1, 2000), st.integers(1, 99))
 def test_rank_is_the_smallest_with_the_promised_coverage(n: int, percent: int) -> None:
     k = conformal_rank(n, percent / 100)
@@ -50,10 +88,12 @@ def test_too_few_planets_give_the_infinite_interval(level: float, fewest: int) -
     scores = np.arange(fewest, dtype=float)[:, None]
     assert conformal_quantile(scores, level) == fewest - 1
     assert conformal_quantile(scores[1:], level) == np.inf
+    assert regional_quantile(np.tile(scores, 7), level) == fewest - 1  # more bins are not more planets
+    assert regional_quantile(np.tile(scores[1:], 7), level) == np.inf
     with pytest.raises(InputError, match=f"{fewest} calibrating planets"):
         coverage_law(fewest - 1, level)
     wide = fit_conformal(*(np.full((fewest - 1, 3), value) for value in (0.01, 1e-4, 0.01)), (level,))
-    low, high = wide.intervals(np.full((2, 3), 0.01), np.full((2, 3), 1e-4))
+    low, high = wide.limits(np.full((2, 3), 0.01), np.full((2, 3), 1e-4))
     assert np.all(low == -np.inf)
     assert np.all(high == np.inf)
 

@@ -1,0 +1,104 @@
+"""Methods of intervals, own ones and others, by the table that they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows import interval_methods
+from flows.interval_methods import HeldOut, Intervals, interval_method, method_identity, register
+from flows.intervals import INTERVALS, INTERVALS_REPORT, held_out_planets, interval_log, write_intervals
+from settings.resolve import resolve
+from spectramind.errors import InputError, SettingsError
+from spectramind.losses.options import MoleculeWindows
+from spectramind.types import Floats, Spectra
+from spectramind.uncertainty.scaling import SigmaScaling
+
+WAVELENGTHS = np.r_[0.7, np.linspace(1.952, 3.895, 282)]
+FAST = ("corel.hidden=16", "corel.layers=1", "corel.epochs=25", "corel.learning_rate=4e-3", "runtime.seed=3")
+WINDOWS = MoleculeWindows().by_molecule
+
+
+def bins_of(*molecules: str) -> np.ndarray:
+    ranges = [r for molecule in molecules for r in WINDOWS[molecule]]
+    return np.isin(np.arange(283), np.concatenate([np.arange(first, last + 1) for first, last in ranges]))
+
+
+def population(n: int, seed: int, correlated: float) -> tuple[Spectra, Floats]:
+    """Spectra and truths; errors that the bins of H2O and those of CO2 share, in sigmas, come on top."""
+    rng = np.random.default_rng(seed)
+    sigma = 5e-5 * np.exp(0.3 * rng.normal(size=(n, 1))) * np.ones((n, 283))
+    mean = 0.01 + 1e-3 * rng.normal(size=(n, 1)) + 1e-4 * rng.normal(size=(n, 283))
+    z = rng.normal(size=(n, 283))
+    for molecule in ("h2o", "co2"):
+        z += correlated * bins_of(molecule) * rng.normal(size=(n, 1))
+    return Spectra(tuple(f"{seed}-{number}" for number in range(n)), mean, sigma), mean + sigma * z
+
+
+def written(folder: Path, method: str, correlated: float, *settings: str, n: int = 200) -> pd.DataFrame:
+    folder.mkdir()
+    known, truth = population(n, 1, correlated)
+    held_out = held_out_planets(known, truth, None, WAVELENGTHS, resolve(settings, None, {}))
+    write_intervals(folder, method, held_out, population(30, 2, correlated)[0], None, {"2-0"})
+    return pd.read_parquet(folder / INTERVALS)
+
+
+@pytest.mark.parametrize("method", ["split", "region", pytest.param("corel", marks=pytest.mark.slow)])
+def test_correlated_residuals_of_two_bands_widen_their_intervals_alone(method: str, tmp_path: Path) -> None:
+    widths = []
+    for correlated in (0.0, 1.5):
+        table = written(tmp_path / f"{correlated}", method, correlated, *FAST)
+        assert set(table["planet_id"]) == {f"2-{number}" for number in range(1, 30)}  # not that of the fallback
+        level = table[table["level"] == 0.9]
+        widths.append((level["high"] - level["low"]).groupby(level["wl"]).mean().to_numpy())
+    ratio = widths[1] / widths[0]
+    band = bins_of("h2o", "co2")
+    assert ratio[band].mean() == pytest.approx(np.hypot(1, 1.5), rel=0.15)
+    assert ratio[~band].mean() == pytest.approx(1.0, abs=0.1)
+    assert ratio[band].min() > ratio[~band].max()
+
+
+def test_an_own_method_joins_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest error of all planets, whatever the level."""
+    monkeypatch.setattr(interval_methods, "_registered", {})
+
+    def widest(held_out: HeldOut) -> Intervals:
+        half = np.abs(held_out.truth - held_out.mean).max()
+
+        def limits(mean: Floats, sigma: Floats, evidence: Floats | None, *, band: bool) -> tuple[Floats, Floats]:
+            shape = (len(held_out.levels), *mean.shape)
+            return np.broadcast_to(mean - half, shape), np.broadcast_to(mean + half, shape)
+
+        return Intervals(held_out.levels, limits, len(held_out.mean), {"widest": True}, ["by the worst"])
+
+    settings = resolve(["intervals.method=widest"], None, {})
+    with pytest.raises(SettingsError, match="one of corel, region, split, found 'widest'"):
+        interval_method("widest")
+    register("widest", widest)
+    table = written(tmp_path / "own", "widest", 0.0, n=20)
+    known, truth = population(20, 1, 0.0)
+    np.testing.assert_allclose(table["high"] - table["low"], 2 * np.abs(truth - known.mean).max(), rtol=1e-12)
+    told, lines = interval_log(tmp_path / "own", SigmaScaling.identity(283))
+    assert told["steps"] == [{"step": "widest", "kept": True}]
+    assert lines == ["Intervals (widest, 20 planets): widest", "  by the worst"]
+    identity = method_identity(settings)
+    assert identity["method"] == "widest"
+    assert identity["source"] != method_identity(resolve(["intervals.method=region"], None, {}))["source"]
+
+    register("widest", lambda held_out: Intervals(held_out.levels, lambda m, s, e, band: (m, s), 1, {}))
+    with pytest.raises(InputError, match="method widest of intervals"):
+        written(tmp_path / "bad", "widest", 0.0, n=20)
+
+
+def test_too_few_planets_leave_the_limits_open(tmp_path: Path) -> None:
+    for method in ("split", "region"):
+        table = written(tmp_path / method, method, 0.0, n=10)
+        open_ = np.isinf(table.groupby("level")["high"].max())
+        assert open_.to_dict() == {0.68: False, 0.8: False, 0.9: False, 0.95: True}
+        told = json.loads((tmp_path / method / INTERVALS_REPORT).read_text())
+        assert told["width_ppm"]["0.95"] is None
+        assert told["width_ppm"]["0.9"] > told["width_ppm"]["0.68"] > 0
