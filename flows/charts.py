@@ -84,12 +84,12 @@ class Chart:
             axes = figure.add_subplot(projection="3d" if spatial else None)
             for place, series in enumerate(self.series):
                 _draw(axes, series, series.colour or COLOURS[place % len(COLOURS)])
-            if self.heatmap is not None:
-                _draw_heatmap(figure, axes, self.heatmap)
             axes.set(xlabel=self.x_label, ylabel=self.y_label, title=self.title)
             if not spatial:
                 axes.set(xscale="log" if self.log_x else "linear", yscale="log" if self.log_y else "linear")
                 axes.spines[["top", "right"]].set_visible(False)
+            if self.heatmap is not None:  # after the scales, which forget the names of rows and columns
+                _draw_heatmap(figure, axes, self.heatmap)
             if 1 < len(self.series) <= len(COLOURS) * 2:
                 axes.legend(frameon=False, fontsize=8)
             buffer = io.BytesIO()

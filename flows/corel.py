@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from spectramind.corel.intervals import Corel, CorelReport
 
 REPORT, CURVES, HEATMAP, DELTA = "report.json", "coverage_curves.csv", "coverage_by_bin.parquet", "delta_coverage.csv"
+PROMISE = (
+    "For exchangeable planets each bin's interval, and by the band all bins of a planet at once, hold the truth with "
+    "the level's probability, on average over planets. This is what the conformal step guarantees, and nothing else "
+    "is guaranteed."
+)
 FIGURE, NETWORK = "coverage.png", "network.safetensors"
 
 
@@ -45,8 +50,9 @@ def train_corel(finished: Path, truth: Path, settings: Settings, run: RunDirecto
     wavelengths = open_dataset(truth.parent).wavelengths_um
     corel, report, split = fit_network(held_out_planets(known, depths, evidence, wavelengths, settings))
     scores = _scores(corel, known, depths, evidence, split.check)
-    better = corel.weight > 0 and scores["corel"] > scores["stated"]
+    better = (corel.weight > 0 or corel.response is not None) and scores["corel"] > scores["stated"]
     document = {
+        "promise": PROMISE,
         **report.to_json(),
         "target": settings.corel.target,
         "network": corel.network is not None,
@@ -62,7 +68,7 @@ def train_corel(finished: Path, truth: Path, settings: Settings, run: RunDirecto
         _write_network(made / NETWORK, corel)
         _write_predictions(made, finished / "predictions", corel, better)
         replace_tree(made, folder)
-    run.add_metrics({"corel": {name: value for name, value in document.items() if name != "check_planets"}})
+    run.add_metrics({"corel": {k: v for k, v in document.items() if k not in ("check_planets", "promise")}})
     verdict = "its sigma is used" if better else "the stated sigma stays"
     told = f"score of the checking planets: {scores['stated']:.4f} -> {scores['corel']:.4f}; {verdict}"
     for line in (*network_lines(report, corel, settings.corel.target), told):

@@ -229,6 +229,7 @@ def _manifest(run: RunData, files: list[Path]) -> dict[str, Any]:
             "git_sha": environment_snapshot()["git_commit"],
             "config_hash": run.summary.get("config_hash"),
             "data_rev": run.summary.get("data_rev"),
+            "dataset": run.dataset,
             "data": run.data_digests,
             "seed": run.seed,
             "metrics": run.metrics,

@@ -10,6 +10,7 @@ import numpy as np
 from prefect import flow
 
 from flows.calibrate import calibrate
+from flows.intervals import INTERVALS, coverage_line, interval_coverage
 from flows.ledger import LEDGER_CSV, Gains, ledger_table, noise_table, write_ledgers, write_noise_ledger
 from flows.passport import PASSPORT
 from flows.predict import Prediction, predict_v50
@@ -49,12 +50,13 @@ def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Resu
         submission = submit(work.settings, work.run)
         scores = _scores(work, training, prediction)
         work.run.add_metrics({"test": scores})
+        covered = _coverage(work, prediction)
         ledgers = _ledgers(work, training, prediction)
         write_ledgers(work.run, ledgers)
         gains = _noise_ledger(work, prediction)
         if "official" in scores:
             record_score(work, training.mlflow_run, scores)
-        _show(work, training, scores, ledgers, gains)
+        _show(work, training, scores, covered, ledgers, gains)
         return Result(submission.path / TABLE, scores)
 
 
@@ -80,6 +82,15 @@ def _scores(work: Workspace, training: Training, prediction: Prediction) -> dict
         "z_std": float(statistics["all"]["z_std"]),
         "rmse_ppm": float(statistics["all"]["rmse_ppm"]),
     }
+
+
+def _coverage(work: Workspace, prediction: Prediction) -> dict[str, dict[str, float]]:
+    """Of the test intervals, added to their metrics; nothing without `data.truth`."""
+    if work.settings.data.truth is None:
+        return {}
+    covered = interval_coverage(prediction.path / INTERVALS, *read_truth(Path(work.settings.data.truth)))
+    work.run.add_metrics({"intervals": {**work.run.metrics()["intervals"], "test_coverage": covered}})
+    return covered
 
 
 def _with_truth(spectra: Spectra, path: Path) -> tuple[Spectra, Floats]:
@@ -128,7 +139,12 @@ def _held_out(work: Workspace, training: Training) -> tuple[Floats, Floats]:
 
 
 def _show(
-    work: Workspace, training: Training, scores: dict[str, float], ledgers: dict[str, Ledger], gains: Gains
+    work: Workspace,
+    training: Training,
+    scores: dict[str, float],
+    covered: dict[str, dict[str, float]],
+    ledgers: dict[str, Ledger],
+    gains: Gains,
 ) -> None:
     """Scores and places, on the terminal and in Prefect's UI."""
     from rich import box
@@ -157,6 +173,8 @@ def _show(
     if "z_std" in scores:
         honest = "(1 is honest; the errors of a planet go together, so few planets say little)"
         work.console.print(f"errors / sigma: standard deviation {scores['z_std']:.3f} {honest}", soft_wrap=True)
+    if covered:
+        work.console.print(coverage_line(covered), soft_wrap=True, highlight=False)
     work.console.print(ledger_table(ledgers))
     if gains:
         work.console.print(noise_table(gains))

@@ -19,6 +19,7 @@ import pandas as pd
 from flows.explain_figures import draw_heads, draw_noise, draw_times
 from flows.journal import finite_json
 from flows.network import VIOLATIONS
+from flows.overlay import OVERLAY, TOP_BINS, overlay_table, write_overlays
 from flows.passport import PASSPORT, passport_table, planet_passport
 from flows.predict import PREDICTIONS
 from flows.published import replace_tree
@@ -31,7 +32,7 @@ from flows.workspace import Workspace, workspace
 from settings.resolve import resolve
 from spectramind.data.layout import usable_star
 from spectramind.errors import InputError
-from spectramind.explain.posterior import PosteriorParts, band_shares, posterior_parts
+from spectramind.explain.posterior import PosteriorParts, Windows, band_shares, contrast_profile, posterior_parts
 from spectramind.instruments import AIRS, FGS1, INSTRUMENTS, N_WAVELENGTHS
 from spectramind.models.analytic import AnalyticModel
 from spectramind.models.response import correct_response
@@ -44,10 +45,9 @@ from spectramind.uncertainty.visit_agreement import VisitAgreement
 SUMMARY = "summary.json"
 ALLAN, ATTRIBUTION = "allan.parquet", "attribution.parquet"
 HEADS, TIMES, ATTENTION = "heads_shap.parquet", "integrated_gradients.parquet", "attention.parquet"
-EDGES = "edges.parquet"
+EDGES, NODES = "edges.parquet", "node_importance.parquet"
 WHITE = {FGS1.name: DEPTHS[0], AIRS.name: AIRS_WHITE}
 """The depth in a passport that stands for each instrument."""
-TOP_BINS = 24
 NEIGHBOURS = 5
 BACKGROUND = 64
 """Planets, beside those explained, whose mean features Shapley values start from."""
@@ -69,15 +69,18 @@ class _Fitted:
 
 @dataclass(frozen=True)
 class _Explained:
-    """One planet: its passport, whether its visits agree, tables, the bins that moved most, and the largest errors of
-    the sums."""
+    """One planet: its passport, whether its visits agree, tables, attributions (283, 283), the bins that moved most,
+    where each molecule's contrast comes from, the number of independent combinations of depths that the light
+    curves decide, and the largest errors of the sums."""
 
     passport: pd.DataFrame
     visits: dict[str, dict[str, float]]
     allan: pd.DataFrame
     attribution: pd.DataFrame
+    attributions: Floats
     bins: list[int]
-    bands: dict[str, dict[str, float]]
+    profiles: dict[str, Floats]
+    decided: float
     passport_error: float
     attribution_error: float
 
@@ -149,11 +152,18 @@ def _write(
             "attribution_sum_error": max(e.attribution_error for e in explained.values()),
         },
         "visits": {planet: e.visits for planet, e in explained.items()},
-        "bands": _mean_bands([e.bands for e in explained.values()]),
+        "decided_by_light_curves": float(np.mean([e.decided for e in explained.values()])),
+        "bands": _bands([e.profiles for e in explained.values()], work.settings.symbolic.windows.by_molecule),
     }
     if networks.is_dir():
         found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder, edge_epochs)
         tables |= found
+    network = _network_sums(tables[HEADS]) if HEADS in tables else {}
+    shown = _only(predictions, chosen), _only(posterior, chosen)
+    attributions, bins = ({p: getattr(e, name) for p, e in explained.items()} for name in ("attributions", "bins"))
+    tables[OVERLAY] = overlay_table(work, *shown, attributions, bins, network)
+    errors = {p: e.attribution_error for p, e in explained.items()}
+    document["rules"] = write_overlays(tables[OVERLAY], errors, folder)
     for name, table in tables.items():
         table.to_parquet(folder / name, index=False)
     _write_json(folder / SUMMARY, document)
@@ -237,15 +247,15 @@ def _explain(
         "source_wl": sources.ravel(),
         "attribution_ppm": 1e6 * parts.attribution[bins].ravel(),
     }
-    # Less the mean of each column, which moves all bins alike: what is left is the shape.
-    shape = parts.attribution - parts.attribution.mean(axis=0)
     return _Explained(
         passport_table({planet: passport}),
         {name: _visits(passport.agreement, DEPTHS.index(depth)) for name, depth in WHITE.items()},
         allan,
         pd.DataFrame(attribution),
+        parts.attribution,
         bins,
-        band_shares(shape, work.settings.symbolic.windows.by_molecule),
+        contrast_profile(parts.attribution, work.settings.symbolic.windows.by_molecule),
+        float(np.trace(parts.gain)),
         float(np.abs(passport.shares.sum(axis=0) - 1).max()),
         parts.additivity_error,
     )
@@ -291,12 +301,25 @@ def _visits(agreement: VisitAgreement, number: int) -> dict[str, float]:
     }
 
 
-def _mean_bands(found: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Mean over planets of where the shape of each molecule's bins comes from."""
-    return {
-        molecule: {name: float(np.mean([shares[molecule][name] for shares in found])) for name in told}
-        for molecule, told in found[0].items()
-    }
+def _bands(found: Sequence[dict[str, Floats]], windows: Windows) -> dict[str, dict[str, float]]:
+    """Where each molecule's contrast comes from, mean over planets."""
+    means = {molecule: np.mean([profiles[molecule] for profiles in found], axis=0) for molecule in windows}
+    return band_shares(means, windows)
+
+
+def _only(spectra: Spectra, planets: Sequence[str]) -> Spectra:
+    """Mean and sigma of these planets, in their order."""
+    rows = [spectra.planet_ids.index(planet) for planet in planets]
+    return Spectra(tuple(planets), spectra.mean[rows], spectra.sigma[rows])
+
+
+def _network_sums(heads: pd.DataFrame) -> dict[str, Floats]:
+    """By planet, the sum of the absolute Shapley values of the mean correction of each explained bin."""
+    from spectramind.explain.network import GROUPS
+    from spectramind.explain.network import HEADS as OUTPUTS
+
+    own = heads[heads["output"] == OUTPUTS[0]]
+    return {str(planet): rows[list(GROUPS)].abs().sum(axis=1).to_numpy() for planet, rows in own.groupby("planet_id")}
 
 
 def _network_tables(
@@ -309,10 +332,17 @@ def _network_tables(
     edge_epochs: int,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Of the first network in `folder`, whatever its weight in the predictions; figures go to `pictures`."""
-    from spectramind.explain.network import GROUPS, edge_attention, edge_importance, head_values, time_attribution
+    from spectramind.explain.network import (
+        GROUPS,
+        edge_attention,
+        edge_importance,
+        head_values,
+        node_attribution,
+        time_attribution,
+    )
     from spectramind.explain.network import HEADS as OUTPUTS
     from spectramind.models.network_inputs import FGS1_CHANNELS
-    from spectramind.models.network_planets import network_planets
+    from spectramind.models.network_planets import NODE_FEATURES, network_planets
     from spectramind.models.spectral_graph import EDGE_TYPES
     from spectramind.models.v50 import V50
 
@@ -324,7 +354,7 @@ def _network_tables(
     planets = network_planets(fits, stars, posterior, curves, network.options.heads.mu.directions)
     background, rows = planets.batch(range(len(planets))), {planet: row for row, planet in enumerate(fitted)}
     heads: list[pd.DataFrame] = []
-    times, attentions, edges = [], [], []
+    times, nodes, attentions, edges = [], [], [], []
     additivity, completeness = 0.0, 0.0
     for planet, e in explained.items():
         inputs = planets.batch([rows[planet]])
@@ -338,7 +368,12 @@ def _network_tables(
             heads.append(frame)
         draw_heads(shapley, e.bins, planet, pictures / f"heads_shap_{planet}.png")
         along = time_attribution(network, inputs)
-        completeness = max(completeness, along.completeness_error)
+        by_node = node_attribution(network, inputs, background)
+        completeness = max(completeness, along.completeness_error, by_node.completeness_error)
+        frame = pd.DataFrame(by_node.values[0], columns=list(NODE_FEATURES))
+        frame.insert(0, "wl", np.arange(1, N_WAVELENGTHS + 1))
+        frame.insert(0, "planet_id", planet)
+        nodes.append(frame)
         for visit, steps in enumerate(along.values):
             frame = pd.DataFrame(steps, columns=list(FGS1_CHANNELS))
             frame.insert(0, "step", range(len(steps)))
@@ -358,6 +393,7 @@ def _network_tables(
             frame["importance"] = edge_importance(network, inputs, edge_epochs, work.settings.runtime.seed)
             edges.append(frame)
     tables = {HEADS: pd.concat(heads, ignore_index=True), TIMES: pd.concat(times, ignore_index=True)}
+    tables[NODES] = pd.concat(nodes, ignore_index=True)
     if attentions:
         tables[ATTENTION] = pd.concat(attentions, ignore_index=True)
     if edges:
@@ -377,7 +413,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
     checks = document["checks"]
     lines = [
         f"{len(document['planets'])} planets: terms sum to the variance within {checks['passport_sum_error']:.1e}, "
-        f"attributions to the change of depth within {checks['attribution_sum_error']:.1e}"
+        f"attributions to the change of depth within {checks['attribution_sum_error']:.1e}",
+        f"  light curves decide {document['decided_by_light_curves']:.1f} independent combinations of the "
+        f"{N_WAVELENGTHS} depths (mean trace of the gain), the prior the rest",
     ]
     for planet, visits in document["visits"].items():
         depths = [
@@ -389,9 +427,15 @@ def _lines(document: dict[str, Any]) -> list[str]:
             lines.append(f"  planet {planet}, depths of its visits: {'; '.join(depths)}")
     for molecule, share in document["bands"].items():
         lines.append(
-            f"  {molecule}: {share['own']:.0%} of the shape in its windows comes from its windows, "
-            f"{share['confounders']:.0%} from other bins (its share of all bins: {share['by_chance']:.0%})"
+            f"  {molecule}: of its windows' contrast with the continuum {share['own']:.0%} comes from its windows "
+            f"(elsewhere they would hold {share['by_chance']:.0%}, at most {share['chance_limit']:.0%} at 95 % of the "
+            f"places), {share['continuum']:.0%} from the continuum, {share['confounders']:.0%} from all else"
         )
+    rules = document["rules"]
+    lines.append(
+        f"  physical rules: {rules['penalty_in_top_bins']:.0%} of what they cost lies in the {TOP_BINS} bins of each "
+        f"planet that moved most ({rules['by_chance']:.0%} of all bins)"
+    )
     if told := document.get("network"):
         lines.append(
             f"  network {told['name']}: Shapley values add up within {told['shap_additivity_error']:.1e}, integrated "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from spectramind.explain.network import HeadValues, TimeAttribution
+    from spectramind.explain.network import HeadValues, PathAttribution
 
 
 def draw_noise(passport: NoisePassport, wavelengths_um: Floats, allan: pd.DataFrame, planet: str, path: Path) -> None:
@@ -52,7 +52,7 @@ def draw_heads(shapley: HeadValues, bins: list[int], planet: str, path: Path) ->
             figure.colorbar(image, ax=axes)
 
 
-def draw_times(along: TimeAttribution, planet: str, path: Path) -> None:
+def draw_times(along: PathAttribution, planet: str, path: Path) -> None:
     """Integrated gradients along the FGS1 sequence, a panel for each visit."""
     from spectramind.models.network_inputs import FGS1_CHANNELS
 
@@ -62,6 +62,25 @@ def draw_times(along: TimeAttribution, planet: str, path: Path) -> None:
                 axes.plot(along.values[visit, :, channel], lw=1, label=name)
             axes.set(xlabel="step of the sequence", ylabel="analytic sigmas", title=f"Planet {planet}, visit {visit}")
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def draw_overlay(top: pd.DataFrame, rules: list[str], planet: str, path: Path) -> None:
+    """The explained bins: their attributions above, what they cost by each rule below."""
+    places, names = range(len(top)), [str(number) for number in top["wl"]]
+    with _figure(path, 10, 5.4) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.4))
+        upper.bar(places, top["attribution_ppm"], color="#1c5d99", label="light curves")
+        if top["network_ppm"].notna().any():
+            upper.plot(places, top["network_ppm"], "o", color="#b5541c", label="network's mean correction")
+        title = f"Planet {planet}: bins that moved most, and the rules that they break"
+        upper.set(ylabel="sum of |attributions| (ppm)", title=title)
+        upper.legend(frameon=False)
+        cost = 1e3 * top[rules].to_numpy(float).T
+        image = lower.imshow(np.sqrt(cost), aspect="auto", cmap="Reds", vmin=0, interpolation="nearest")
+        lower.set_xticks(places, names, rotation=90, fontsize=7)
+        lower.set_yticks(range(len(rules)), [rule.replace("_", " ") for rule in rules], fontsize=7)
+        lower.set(xlabel="wl")
+        figure.colorbar(image, ax=lower, label="√(points of score / 1000)")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from settings.tree import Settings
 from spectramind.errors import InputError
 from spectramind.metrics.statistics import COVERAGE_LEVELS
 from spectramind.types import Floats, Spectra
-from spectramind.uncertainty.scaling import SigmaScaling
+from spectramind.uncertainty.scaling import STEPS, SigmaScaling
 
 INTERVALS, INTERVALS_REPORT = "intervals.parquet", "intervals.json"
 
@@ -75,13 +75,38 @@ def interval_log(folder: Path, scaling: SigmaScaling) -> tuple[dict[str, Any], l
     the same for the terminal."""
     told = json.loads((folder / INTERVALS_REPORT).read_text(encoding="utf-8"))
     groups = scaling.groups.values()
-    tried = dict.fromkeys(step for group in groups for step in group.gains)
+    tried = [step for step in STEPS if any(step in group.gains for group in groups)]
     steps = {**{step: any(step in group.kept for group in groups) for step in tried}, **told["steps"]}
     lines = told.pop("lines")
     words = " -> ".join(step if kept else f"({step})" for step, kept in steps.items())
     note = "" if all(steps.values()) else "; in brackets: tried and dropped"
     told["steps"] = [{"step": step, "kept": kept} for step, kept in steps.items()]
     return told, [f"Intervals ({told['method']}, {told['planets']} planets): {words}{note}", *(f"  {x}" for x in lines)]
+
+
+def interval_coverage(table: Path, planets: Sequence[str], truth: Floats) -> dict[str, dict[str, float]]:
+    """By level, how many of the true depths (planets, 283) of these planets lie inside the intervals of `table`: of all
+    bins, of the bins with fewest and most, and of planets with all bins inside the band. Empty if none is in it."""
+    frame = pd.read_parquet(table)
+    row = {planet: number for number, planet in enumerate(planets)}
+    covered = {}
+    for level, own in frame[frame["planet_id"].isin(row)].groupby("level"):
+        known = truth[[row[planet] for planet in own["planet_id"][:: truth.shape[1]]]].ravel()
+        inside = own["low"].le(known) & own["high"].ge(known)
+        band = (own["band_low"].le(known) & own["band_high"].ge(known)).groupby(own["planet_id"]).all()
+        by_bin = inside.groupby(own["wl"]).mean()
+        numbers = {"all": inside.mean(), "least": by_bin.min(), "most": by_bin.max(), "band": band.mean()}
+        covered[f"{level:g}"] = {name: float(value) for name, value in numbers.items()}
+    return covered
+
+
+def coverage_line(covered: Mapping[str, Mapping[str, float]]) -> str:
+    """The same for people."""
+    parts = (
+        f"{float(level):.0%}: {found['all']:.1%} (bins {found['least']:.0%} to {found['most']:.0%})"
+        for level, found in covered.items()
+    )
+    return f"test depths inside their intervals  {', '.join(parts)}"
 
 
 def _told(method: str, made: Intervals, width: Floats) -> dict[str, Any]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flows.fit import Fits
     from flows.workspace import Workspace
     from spectramind.data.layout import Split
+    from spectramind.losses.violations import Violations
     from spectramind.models.network_planets import NetworkPlanets
     from spectramind.training.phases import Recipe
     from spectramind.training.train import Trained
@@ -312,8 +313,8 @@ def held_out_predictions(
     return mean, sigma
 
 
-def violations_table(work: Workspace, spectra: Spectra, analytic: Floats) -> pd.DataFrame:
-    """One row per planet and symbolic rule in force: `penalty` before weighting, and the `worst_bin` (-1: none)."""
+def found_violations(work: Workspace, spectra: Spectra, analytic: Floats) -> Violations:
+    """What the symbolic rules in force find in these spectra; `analytic` (planets, 283) is their analytic mean."""
     import torch
 
     from spectramind.losses.prediction import Prediction
@@ -323,7 +324,12 @@ def violations_table(work: Workspace, spectra: Spectra, analytic: Floats) -> pd.
     symbolic = work.settings.symbolic
     axis = spectral_axis(work.dataset.wavelengths_um, symbolic.windows, dtype=torch.float64)
     prediction = Prediction(*(torch.from_numpy(values) for values in (spectra.mean, spectra.sigma, analytic)))
-    found = violations(prediction, axis, symbolic)
+    return violations(prediction, axis, symbolic)
+
+
+def violations_table(work: Workspace, spectra: Spectra, analytic: Floats) -> pd.DataFrame:
+    """One row per planet and symbolic rule in force: `penalty` before weighting, and the `worst_bin` (-1: none)."""
+    found = found_violations(work, spectra, analytic)
     return pd.DataFrame(
         [
             {"planet_id": planet, "rule": rule, "penalty": found.penalty[row, place], "worst_bin": worst}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from flows.charts import Chart, Heatmap, Series
+from flows.overlay import NUMBERS, TOP_BINS, rules_of
 from flows.run_data import RunData
 from spectramind.diagnostics.projections import FEWEST, KINDS, project
 from spectramind.diagnostics.reliability import (
@@ -30,6 +31,7 @@ from spectramind.types import Floats
 ENTRY_POINTS = "spectramind.panels"
 TITLES = {"train": "held-out train planets", "test": "test planets"}
 MOST_LAGS = 40
+LABELS = {"attribution_ppm": "attributions of light curves", "network_ppm": "Shapley values of the network"}
 BINS, BINS_ARE = range(1, N_WAVELENGTHS + 1), "bin (1 is FGS1)"
 """Of a map: over wavelength, the gap between the instruments would take a third of it."""
 
@@ -244,6 +246,47 @@ def symbolic(run: RunData) -> Panel | None:
     return Panel("Physical rules", (chart,), listed, ["Bins are numbered from 1 (FGS1)."], files=files)
 
 
+def overlay(run: RunData) -> Panel | None:
+    """The bins that light curves move most, beside the rules that they break."""
+    if run.overlay is None or run.overlay.empty:
+        return None
+    planets = run.overlay["planet_id"].nunique()
+    means = run.overlay.drop(columns=["planet_id", "top"]).groupby("wl").mean()
+    rules = rules_of(run.overlay)
+    top = means.nlargest(min(TOP_BINS, len(means)), "attribution_ppm").sort_index()
+    shown = [name for name in (*NUMBERS, *rules) if top[name].gt(0).any()]
+    largest = means[shown].max()
+    names = [LABELS.get(name, name.replace("_", " ")) for name in shown]
+    heat = Heatmap(
+        (top[shown] / largest).to_numpy(float).T,
+        [f"wl_{bin_}" for bin_ in top.index],
+        names,
+        "of the largest",
+        0.0,
+        1.0,
+    )
+    chart = Chart("shap_symbolic", f"Bins that moved most and rules, mean of {planets} planets", "", "", (), heat)
+    every = Heatmap((means[shown] / largest).to_numpy(float).T, BINS, names, "of the largest", 0.0, 1.0)
+    charts = (chart, Chart("symbolic_bins", "The same in all bins", BINS_ARE, "", (), every))
+    listed = []
+    for bin_, row in top.iterrows():
+        worst = row[rules].idxmax() if rules else ""
+        cost = float(row[worst]) if rules else 0.0
+        told = {"bin": f"wl_{bin_}", "attributions (ppm)": float(row["attribution_ppm"])}
+        listed.append(told | {"costliest rule": worst if cost > 0 else "-", "its cost (points)": cost})
+    notes = ["Each row in units of its largest bin of all 283: a row that stays below 1 is largest elsewhere."]
+    if checks := run.explanation.get("checks"):
+        error = checks["attribution_sum_error"]
+        notes.append(
+            f"Additivity: a bin's attributions sum to the change of its depth within {error:.1e} of the largest."
+        )
+    if found := run.explanation.get("rules"):
+        share, chance = found["penalty_in_top_bins"], found["by_chance"]
+        notes.append(f"{share:.0%} of what the rules cost lies in each planet's bins moved most, {chance:.0%} of all.")
+    numbers = {**run.explanation.get("checks", {}), **run.explanation.get("rules", {})}
+    return Panel("Attributions and physical rules", charts, listed, notes, numbers)
+
+
 def ledger(run: RunData) -> Panel | None:
     """Where the score is lost."""
     if not run.ledger:
@@ -276,6 +319,7 @@ OWN: dict[str, Build] = {
     "residuals": residuals,
     "latents": latents,
     "symbolic": symbolic,
+    "overlay": overlay,
     "losses": losses,
     "certificate": certificate,
 }

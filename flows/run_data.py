@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from flows.overlay import OVERLAY
 from flows.run_directory import CHECKPOINT, OUT_OF_FOLD
 from flows.spectra_files import read_predictions, read_truth
 from flows.store_layout import StoreLayout
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = Path("predictions") / "predictions.parquet"
 ATTRIBUTIONS = Path("explain") / "attribution.parquet"
+EXPLANATION = Path("explain") / "summary.json"
 CURE = "Name the directory of a run that has trained or predicted."
 BATCH = 16
 """Planets that the network reads at a time."""
@@ -42,8 +44,9 @@ class RunData:
     planets and `wavelengths_um` (283,), None if the data set is gone; `flags` words by row, `curves` white light curves
     by row, `latents` (P, n) and what they are; `histories` of the networks by name, one row per epoch; `violations`
     planet_id, rule, penalty, worst_bin; documents that the run has written, empty if it has not; `attributions` (283,)
-    by row: how far a bin's light curve moves the bins that were explained, the mean of absolute values. `missing` says
-    in plain words what could not be had.
+    by row: how far a bin's light curve moves the bins that were explained, the mean of absolute values; `overlay` of
+    attributions and rules and the `explanation` that it belongs to; `dataset` the name of its folder. `missing` says in
+    plain words what could not be had.
     """
 
     path: Path
@@ -64,7 +67,10 @@ class RunData:
     ledger: Mapping[str, Any] = field(default_factory=dict)
     certificate: str = ""
     attributions: Mapping[int, Floats] = field(default_factory=dict)
+    overlay: pd.DataFrame | None = None
+    explanation: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
     data_digests: Mapping[str, str] = field(default_factory=dict)
     settings_yaml: str = ""
     seed: int = 0
@@ -140,7 +146,10 @@ def read_run(path: Path) -> RunData:
         ledger=_json(path / "diagnostics" / "score_ledger.json", missing),
         certificate=certificate.read_text(encoding="utf-8") if certificate.is_file() else "",
         attributions=_attributions(path / ATTRIBUTIONS, ids, splits, missing),
+        overlay=_overlay(path / "explain" / OVERLAY, missing),
+        explanation=_json(path / EXPLANATION, missing) if (path / EXPLANATION).is_file() else {},
         summary=summary,
+        dataset=None if settings is None or settings.data.root is None else settings.data.root.name,
         data_digests=quality.get("lineage", {}),
         settings_yaml=_text(path / "resolved_config.yaml"),
         seed=int(summary.get("seed", 0)),
@@ -377,6 +386,19 @@ def _attributions(file: Path, ids: Sequence[str], splits: Sequence[str], missing
         for row, (planet, split) in enumerate(zip(ids, splits, strict=True))
         if split == "test" and planet in means.index
     }
+
+
+def _overlay(file: Path, missing: list[str]) -> pd.DataFrame | None:
+    import pandas as pd
+
+    if not file.is_file():
+        missing.append("attributions beside physical rules: made by spectramind explain")
+        return None
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        missing.append(f"attributions beside physical rules: {file.name} cannot be read ({error})")
+        return None
 
 
 def _json(file: Path, missing: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Axis letters: V visits, T steps, N = 283 bins, E edges.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,10 +37,9 @@ class HeadValues:
 
 
 @dataclass(frozen=True)
-class TimeAttribution:
-    """Integrated gradients (V, T, channels) of the mean correction of the AIRS bins, in analytic sigmas, from a
-    sequence without signal; `change` of that output; `completeness_error` of the sum, over the change; the `steps` that
-    it took."""
+class PathAttribution:
+    """Integrated gradients `values`, in the shape of an input, of the mean correction of the AIRS bins, in analytic
+    sigmas; `change` of that output; `completeness_error` of the sum, over the change; the `steps` that it took."""
 
     values: Floats
     change: float
@@ -76,28 +76,37 @@ def head_values(network: V50, inputs: V50Inputs, background: V50Inputs, bins: li
     return HeadValues(values, base, float(error))
 
 
-def time_attribution(network: V50, inputs: V50Inputs) -> TimeAttribution:
-    """Integrated gradients (Sundararajan, Taly & Yan 2017, ICML) along the FGS1 sequence of one planet. The number of
-    steps doubles until the sum is complete to one percent."""
-    start = _without_signal(inputs.fgs1)
+def time_attribution(network: V50, inputs: V50Inputs) -> PathAttribution:
+    """Along the FGS1 sequence (V, T, channels) of one planet, from one without signal."""
+    return _integrated(network, inputs, "fgs1", _without_signal(inputs.fgs1))
 
-    def output(fgs1: Tensor) -> Tensor:
-        return _heads(network(inputs._replace(fgs1=fgs1)), inputs)[0][0, AIRS.spectral_slice].mean()
+
+def node_attribution(network: V50, inputs: V50Inputs, background: V50Inputs) -> PathAttribution:
+    """Along the bins' features (1, N, features) of one planet, from the mean of the `background` planets."""
+    return _integrated(network, inputs, "nodes", background.nodes.mean(dim=0, keepdim=True))
+
+
+def _integrated(network: V50, inputs: V50Inputs, part: Literal["fgs1", "nodes"], start: Tensor) -> PathAttribution:
+    """Integrated gradients (Sundararajan, Taly & Yan 2017, ICML) along a `part` of the inputs. The number of steps
+    doubles until the sum is complete to one percent."""
+    end: Tensor = getattr(inputs, part)
+
+    def output(values: Tensor) -> Tensor:
+        return _heads(network(inputs._replace(**{part: values})), inputs)[0][0, AIRS.spectral_slice].mean()
 
     with torch.no_grad():
-        change = float(output(inputs.fgs1) - output(start))
+        change = float(output(end) - output(start))
     steps = FEWEST_STEPS
     while True:
-        gradient = torch.zeros_like(inputs.fgs1, dtype=torch.float64)
+        gradient = torch.zeros_like(end, dtype=torch.float64)
         for step in range(steps):
-            share = (step + 0.5) / steps
-            at = (start + share * (inputs.fgs1 - start)).requires_grad_()
+            at = (start + (step + 0.5) / steps * (end - start)).requires_grad_()
             with torch.enable_grad():
                 gradient += torch.autograd.grad(output(at), at)[0].double() / steps
-        values = (gradient * (inputs.fgs1 - start)).numpy()
+        values = (gradient * (end - start)).numpy()
         error = abs(float(values.sum()) - change) / max(abs(change), 1e-9)
         if error <= COMPLETENESS or steps >= MOST_STEPS:
-            return TimeAttribution(values, change, error, steps)
+            return PathAttribution(values, change, error, steps)
         steps *= 2
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spectramind.instruments import N_WAVELENGTHS
+from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
 from spectramind.transit.joint import Gaussian, inverse, solve
 from spectramind.types import Floats
 
@@ -45,14 +46,54 @@ def posterior_parts(likelihood: Gaussian, prior: Gaussian) -> PosteriorParts:
     return PosteriorParts(attribution, gain, expected, mean, float(error))
 
 
-def band_shares(weight: Floats, windows: Windows) -> dict[str, dict[str, float]]:
-    """Where the attribution of a molecule's bins comes from: for each molecule the `own` share of the absolute `weight`
-    (283 explained, 283 sources) that lies in its own windows, that of the `confounders` (all other bins), and the share
-    that `own` would have if all bins gave the same."""
+def contrast_profile(attribution: Floats, windows: Windows) -> dict[str, Floats]:
+    """By molecule, how much each bin's data (283,) speak for its contrast: the mean depth of its windows less that of
+    the continuum, the AIRS bins in no window. Absolute values of `attribution` (283 explained, 283 sources) summed with
+    those weights, over their sum.
+
+    A contrast, since what moves all bins alike is no feature. Where each bin's depth comes from its own data alone, a
+    profile lies in the windows and the continuum, and is zero in the windows of other molecules.
+    """
+    inside = {molecule: _bins(ranges) for molecule, ranges in windows.items()}
+    continuum = ~np.any(list(inside.values()), axis=0)
+    continuum[FGS1.spectral_slice] = False
+    profiles = {}
+    for molecule, own in inside.items():
+        contrast = own / own.sum() - continuum / max(continuum.sum(), 1)
+        weight = np.abs(contrast @ attribution)
+        profiles[molecule] = weight / max(float(weight.sum()), 1e-300)
+    return profiles
+
+
+def band_shares(profiles: Mapping[str, Floats], windows: Windows) -> dict[str, dict[str, float]]:
+    """Of each molecule's profile: the shares in its `own` windows, in the `continuum` and in all else, the
+    `confounders`.
+
+    Chance is what its windows would hold elsewhere along AIRS, moved round by each number of bins: `by_chance` is the
+    mean, `chance_limit` what 95 % of the places stay below or at, `chance_p` the share of places that hold as much as
+    the true one, itself included.
+    """
+    inside = {molecule: _bins(ranges) for molecule, ranges in windows.items()}
+    windowed = np.any(list(inside.values()), axis=0)
+    airs = AIRS.spectral_slice
     shares = {}
-    for molecule, ranges in windows.items():
-        own = [b for first, last in ranges for b in range(first, last + 1)]
-        total = np.abs(weight[own]).sum(axis=0)
-        share = float(total[own].sum() / max(float(total.sum()), 1e-300))
-        shares[molecule] = {"own": share, "confounders": 1.0 - share, "by_chance": len(own) / N_WAVELENGTHS}
+    for molecule, own in inside.items():
+        profile = profiles[molecule]
+        moved = np.array([profile[airs][np.roll(own[airs], step)].sum() for step in range(AIRS.n_bins)])
+        share, continuum = float(moved[0]), float(profile[airs][~windowed[airs]].sum())
+        shares[molecule] = {
+            "own": share,
+            "continuum": continuum,
+            "confounders": 1.0 - share - continuum,
+            "by_chance": float(moved.mean()),
+            "chance_limit": float(np.quantile(moved, 0.95, method="inverted_cdf")),
+            "chance_p": float(np.mean(moved >= share - 1e-12)),
+        }
     return shares
+
+
+def _bins(ranges: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    inside = np.zeros(N_WAVELENGTHS, dtype=bool)
+    for first, last in ranges:
+        inside[first : last + 1] = True
+    return inside

@@ -35,6 +35,9 @@ from spectramind.types import Floats
 from spectramind.uncertainty.evidence import evidence_response
 from spectramind.uncertainty.options import UncertaintyOptions
 
+STEPS = ("temperature", "bins", "power", "evidence")
+"""In the order in which they are tried."""
+
 Folds = list[NDArray[np.intp]]
 """Indices of the planets of each fold."""
 
@@ -246,7 +249,7 @@ def _stages(options: UncertaintyOptions, sample: _Sample) -> tuple[str, ...]:
     if n_planets < options.min_planets:
         return ()
     furthest = {"none": 0, "global": 1, "instrument": 1, "bins": 2, "power": 3, "evidence": 4}[options.stage]
-    stages = ("temperature", "bins", "power", "evidence")[:furthest]
+    stages = STEPS[:furthest]
     absent = {"bins": n_bins == 1, "evidence": sample.evidence is None}
     return tuple(stage for stage in stages if not absent.get(stage, False))
 

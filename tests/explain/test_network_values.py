@@ -6,12 +6,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 
 from toy_network import batch, build, tiny
 
-from spectramind.explain.network import COMPLETENESS, HEADS, edge_attention, head_values, time_attribution
+from spectramind.explain.network import (
+    COMPLETENESS,
+    HEADS,
+    edge_attention,
+    head_values,
+    node_attribution,
+    time_attribution,
+)
 from spectramind.models.network_inputs import V50Inputs
 
 
@@ -36,9 +44,15 @@ def test_values_add_up_to_the_heads_outputs() -> None:
 
 
 def test_integrated_gradients_are_complete() -> None:
-    found = time_attribution(build(tiny(), trained=True), one_planet()[0])
-    assert abs(found.change) > 1e-6
-    assert found.completeness_error <= COMPLETENESS
+    network, (planet, both) = build(tiny(), trained=True), one_planet()
+    for found, part in (
+        (time_attribution(network, planet), planet.fgs1),
+        (node_attribution(network, planet, both), planet.nodes),
+    ):
+        assert found.values.shape == tuple(part.shape)
+        assert abs(found.change) > 1e-6
+        assert found.values.sum() == pytest.approx(found.change, rel=COMPLETENESS)
+        assert found.completeness_error <= COMPLETENESS
 
 
 def test_attention_of_all_that_enters_a_bin_is_one() -> None:

@@ -21,7 +21,7 @@ from flows import panels
 from flows.charts import Chart, Series
 from flows.cli import app
 from flows.dashboard import MANIFEST, SCHEMA, STEPS, SUMMARY, draw_panel, draw_panels, packed_planets, page
-from flows.panels import Panel, calibration, ledger, register, score_heatmap, scores
+from flows.panels import Panel, calibration, ledger, overlay, register, score_heatmap, scores
 from flows.run_data import ATTRIBUTIONS, PREDICTIONS, RunData, read_run
 from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory
 from settings.resolve import resolve
@@ -90,6 +90,7 @@ def test_summary_and_manifest_of_a_run(finished: Path, report: Path, simulated: 
         read(finished / "metrics.json")["test"]["official"]
     )
     assert not [line for line in summary["missing"] if line.startswith("panel ")]
+    assert manifest["dataset"] == simulated.root.name
     for name, told in manifest["files"].items():
         assert told["sha256"] == file_digest(report.parent / name)
     figures = [figure for panel in summary["panels"].values() for figure in panel["figures"]]
@@ -237,6 +238,31 @@ def test_packed_numbers_come_back():
         assert np.abs(restored - run.mean[row]).max() <= np.ptp(run.mean[row]) / STEPS
 
 
+def test_attributions_stand_beside_rules():
+    """Bins 101 to 124 move most; one rule is broken in them, another elsewhere, a third nowhere."""
+    wl = np.tile(np.arange(1, 284), 2)
+    among = (wl > 100) & (wl <= 124)
+    table = pd.DataFrame({"planet_id": np.repeat(["1003", "1002"], 283), "wl": wl, "top": among})
+    table["attribution_ppm"], table["network_ppm"] = np.where(among, 50.0, 10.0), np.nan
+    table["fft"], table["asymmetry"], table["smoothness"] = 1e-3 * (wl == 110), 1e-3 * (wl == 7), 0.0
+    explanation = {"checks": {"attribution_sum_error": 2e-11}, "rules": {"penalty_in_top_bins": 0.5, "by_chance": 0.08}}
+    panel = overlay(replace(synthetic(4, 20), overlay=table, explanation=explanation))
+    heat = panel.charts[0].heatmap
+    assert list(heat.x) == [f"wl_{number}" for number in range(101, 125)]
+    assert list(heat.y) == ["attributions of light curves", "fft"]
+    assert heat.values[1, 9] == 1.0
+    assert heat.values[1].sum() == 1.0
+    assert panel.table[9] == {
+        "bin": "wl_110",
+        "attributions (ppm)": 50.0,
+        "costliest rule": "fft",
+        "its cost (points)": 1e-3,
+    }
+    assert panel.table[0]["costliest rule"] == "-"
+    assert any("within 2.0e-11" in note for note in panel.notes)
+    assert draw_panel("overlay", panel).files["shap_symbolic.png"].startswith(b"\x89PNG")
+
+
 @pytest.fixture
 def own_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(panels, "_registered", {})
@@ -281,7 +307,7 @@ def test_a_panel_that_fails_is_named_and_costs_no_other() -> None:
 def test_run_without_truth_or_ledger_has_no_such_panels():
     run = synthetic(4, 20)
     unknown = RunData(run.path, run.planet_ids, run.splits, run.mean, run.sigma, np.full_like(run.truth, np.nan))
-    assert [build(unknown) for build in (scores, calibration, score_heatmap, ledger)] == [None] * 4
+    assert [build(unknown) for build in (scores, calibration, score_heatmap, ledger, overlay)] == [None] * 5
     entries, _ = packed_planets(unknown)
     assert all("truth" not in entry and entry["curves"] == [] for entry in entries)
 

@@ -120,10 +120,37 @@ def test_attributions_give_the_change_of_each_depth(explained: tuple[Path, str])
             assert told["neighbours"][0]["gain"] != 0
         for name in ("noise", "heads_shap", "integrated_gradients"):
             assert (folder / f"{name}_{planet}.png").stat().st_size > 5000
+    nodes = pd.read_parquet(folder / "node_importance.parquet")
+    assert len(nodes) == 283 * nodes["planet_id"].nunique() == 283 * heads["planet_id"].nunique()
     stated = pd.read_parquet(folder.parent / "predictions" / "predictions.parquet").set_index("planet_id")
     planet = str(stated.index[0])
     told = read(folder / f"sigma_{planet}.json")["wl_7"]["stated_sigma_ppm"]
     assert told == pytest.approx(1e6 * stated.loc[planet, "sigma_7"])
+
+
+def test_attributions_lie_beside_the_rules_that_are_broken(explained: tuple[Path, str]) -> None:
+    folder, printed = explained
+    table = pd.read_parquet(folder / "shap_symbolic.parquet").set_index("planet_id")
+    violations = pd.read_parquet(folder.parent / "predictions" / "violations.parquet").set_index("planet_id")
+    given = pd.read_parquet(folder / "attribution.parquet")
+    for planet, own in table.groupby(level=0):
+        top = own[own["top"]]
+        assert len(top) == 24
+        assert top["attribution_ppm"].min() >= own.loc[~own["top"], "attribution_ppm"].max()
+        sums = given[given["planet_id"] == planet].groupby("wl")["attribution_ppm"].agg(lambda x: x.abs().sum())
+        np.testing.assert_allclose(top["attribution_ppm"], sums, rtol=1e-9)
+        assert (top["network_ppm"] > 0).any()
+        broken = violations.loc[planet].set_index("rule")["penalty"]
+        np.testing.assert_allclose(own["smoothness"].sum(), 0.1 * broken["smoothness"], rtol=1e-9)
+        told = read(folder / f"shap_symbolic_{planet}.json")
+        assert [row["wl"] for row in told["bins"]] == top["wl"].tolist()
+        assert told["attribution_sum_error"] < 1e-6
+        assert (folder / f"shap_symbolic_{planet}.png").stat().st_size > 5000
+    share = read(folder / "summary.json")["rules"]["penalty_in_top_bins"]
+    assert f"physical rules: {share:.0%} of what they cost" in printed
+    for molecule, told in read(folder / "summary.json")["bands"].items():
+        assert f"{molecule}: of its windows' contrast with the continuum {told['own']:.0%}" in printed
+        assert f"at most {told['chance_limit']:.0%} at 95 %" in printed
 
 
 def test_one_planet_can_be_explained(
@@ -179,6 +206,31 @@ def test_a_store_that_lost_a_cube_is_no_reason_to_calibrate_again(
         (tmp_path / "away").rename(cubes)
 
 
+def test_a_run_tells_the_steps_of_its_intervals(simulated: SimulatedDataset, store: Path, tmp_path: Path) -> None:
+    """Temperature, then the graph network, then the planet's own light curves, then the conformal step."""
+    small = ("corel.min_planets=5", "corel.epochs=1", "corel.hidden=8", "corel.layers=1", "corel.instance=true")
+    fewer = ("uncertainty.stage=instrument", "uncertainty.min_planets=5", "intervals.method=corel")
+    out = tmp_path / "run"
+    printed = run(simulated, store, out, *fewer, *small).output
+    told = read(out / "metrics.json")["intervals"]
+    assert told["method"] == "corel"
+    assert [step["step"] for step in told["steps"]] == ["temperature", "corel", "instance", "conformal"]
+    words = " -> ".join(step["step"] if step["kept"] else f"({step['step']})" for step in told["steps"])
+    assert f"Intervals (corel, {told['planets']} planets): {words}" in printed
+    assert "  instance: " in printed
+    events = [json.loads(line) for line in (out / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    (event,) = [event for event in events if event["event"] == "intervals"]
+    assert event["steps"] == told["steps"]
+    again = run(simulated, store, tmp_path / "split", *fewer[:2])
+    assert "Intervals (split, 9 planets): " in again.output
+    parts = (read(path / "predictions" / "intervals.json")["method"] for path in (out, tmp_path / "split"))
+    assert list(parts) == ["corel", "split"]
+    wrong = invoke("run", f"data.root={simulated.root}", f"outputs.dir={tmp_path / 'wrong'}", "intervals.method=own")
+    assert wrong.exit_code == 2
+    assert "one of corel, region, split, found 'own'" in wrong.stderr
+    assert not (tmp_path / "wrong" / "calibration").exists()
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_conformal_network_of_a_finished_run(
     few: bool, finished: Path, simulated: SimulatedDataset, store: Path, tmp_path: Path
@@ -190,6 +242,7 @@ def test_conformal_network_of_a_finished_run(
     assert result.exit_code == 0, result.output
     report = read(tmp_path / "corel" / "report.json")
     assert report["network"] is not few
+    assert "nothing else" in report["promise"]
     assert ("too few planets for a network" in result.output) is few
     intervals = pd.read_parquet(tmp_path / "corel" / "intervals.parquet")
     assert set(intervals["planet_id"]) == set(simulated.test_ids)

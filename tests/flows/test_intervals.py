@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,23 @@ import pandas as pd
 import pytest
 
 from flows import interval_methods
-from flows.interval_methods import HeldOut, Intervals, interval_method, method_identity, register
-from flows.intervals import INTERVALS, INTERVALS_REPORT, held_out_planets, interval_log, write_intervals
+from flows.interval_methods import Intervals, interval_method, method_identity, register
+from flows.intervals import (
+    INTERVALS,
+    INTERVALS_REPORT,
+    coverage_line,
+    held_out_planets,
+    interval_coverage,
+    interval_log,
+    write_intervals,
+)
 from settings.resolve import resolve
 from spectramind.errors import InputError, SettingsError
 from spectramind.losses.options import MoleculeWindows
 from spectramind.types import Floats, Spectra
 from spectramind.uncertainty.scaling import SigmaScaling
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "uncertainty.md"
 WAVELENGTHS = np.r_[0.7, np.linspace(1.952, 3.895, 282)]
 FAST = ("corel.hidden=16", "corel.layers=1", "corel.epochs=25", "corel.learning_rate=4e-3", "runtime.seed=3")
 WINDOWS = MoleculeWindows().by_molecule
@@ -63,22 +73,13 @@ def test_correlated_residuals_of_two_bands_widen_their_intervals_alone(method: s
 
 
 def test_an_own_method_joins_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest error of all planets, whatever the level."""
+    """As documented."""
     monkeypatch.setattr(interval_methods, "_registered", {})
-
-    def widest(held_out: HeldOut) -> Intervals:
-        half = np.abs(held_out.truth - held_out.mean).max()
-
-        def limits(mean: Floats, sigma: Floats, evidence: Floats | None, *, band: bool) -> tuple[Floats, Floats]:
-            shape = (len(held_out.levels), *mean.shape)
-            return np.broadcast_to(mean - half, shape), np.broadcast_to(mean + half, shape)
-
-        return Intervals(held_out.levels, limits, len(held_out.mean), {"widest": True}, ["by the worst"])
-
     settings = resolve(["intervals.method=widest"], None, {})
     with pytest.raises(SettingsError, match="one of corel, region, split, found 'widest'"):
         interval_method("widest")
-    register("widest", widest)
+    example = re.search(r"```python\n(.*?register.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
+    exec(example[1], {})  # noqa: S102
     table = written(tmp_path / "own", "widest", 0.0, n=20)
     known, truth = population(20, 1, 0.0)
     np.testing.assert_allclose(table["high"] - table["low"], 2 * np.abs(truth - known.mean).max(), rtol=1e-12)
@@ -87,7 +88,8 @@ def test_an_own_method_joins_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert lines == ["Intervals (widest, 20 planets): widest", "  by the worst"]
     identity = method_identity(settings)
     assert identity["method"] == "widest"
-    assert identity["source"] != method_identity(resolve(["intervals.method=region"], None, {}))["source"]
+    assert identity["source"] is None  # not from a file
+    assert method_identity(resolve(["intervals.method=region"], None, {}))["source"] is not None
 
     register("widest", lambda held_out: Intervals(held_out.levels, lambda m, s, e, band: (m, s), 1, {}))
     with pytest.raises(InputError, match="method widest of intervals"):
@@ -101,4 +103,12 @@ def test_too_few_planets_leave_the_limits_open(tmp_path: Path) -> None:
         assert open_.to_dict() == {0.68: False, 0.8: False, 0.9: False, 0.95: True}
         told = json.loads((tmp_path / method / INTERVALS_REPORT).read_text())
         assert told["width_ppm"]["0.95"] is None
+        new, truth = population(30, 2, 0.0)
+        found = interval_coverage(tmp_path / method / INTERVALS, new.planet_ids[:9], truth[:9])
+        assert found["0.95"] == {"all": 1.0, "least": 1.0, "most": 1.0, "band": 1.0}
+        rows = table[(table["level"] == 0.68) & table["planet_id"].isin(new.planet_ids[:9])]
+        low, high = (rows[name].to_numpy().reshape(8, 283) for name in ("low", "high"))
+        assert found["0.68"]["all"] == pytest.approx(np.mean((low <= truth[1:9]) & (truth[1:9] <= high)))
+        assert found["0.68"]["least"] < found["0.68"]["all"] < found["0.68"]["most"]
+        assert coverage_line(found).startswith("test depths inside their intervals  68%: ")
         assert told["width_ppm"]["0.9"] > told["width_ppm"]["0.68"] > 0

@@ -30,7 +30,8 @@ def test_the_documented_example_reads_what_a_run_wrote(tmp_path: Path, monkeypat
     write_covariance(tmp_path / "RUN" / "predictions" / COVARIANCE, written)
     wavelengths = pd.DataFrame([WAVELENGTHS], columns=list(WAVELENGTH_COLUMNS))
     wavelengths.to_csv(tmp_path / "ROOT" / "wavelengths.csv", index=False)
-    example = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    block = r"```python\n(import numpy as np\nimport pandas.*?)```"
+    example = re.search(block, DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert example is not None
     monkeypatch.chdir(tmp_path)
     exec(example.group(1), {})  # noqa: S102
