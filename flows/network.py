@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 
 ANALYTIC, HELD_OUT, VIOLATIONS = "model", "held_out.npz", "violations.parquet"
 HISTORY, LAST = "history.json", "last.ckpt"
-"""Of a network: what each epoch measured, and the state of the training after the last one."""
+"""Of a network: what each epoch and validation measured, and the state of the training after the last epoch."""
 NETWORK_SETTINGS = ("train", "optimizer", "loss", "symbolic")
+NO_MATTER = ("loader", "members", "mc_dropout_passes")
+"""Settings of the training on which the weights of one network do not depend."""
 _CODE = (
     "spectramind.models",
     "spectramind.losses",
@@ -69,7 +71,8 @@ class FoldNetwork:
         return f"{self.fold}-{self.member}"
 
     def history(self) -> list[dict[str, Any]]:
-        """One row per epoch: `phase`, `epoch` and what was measured."""
+        """One row per epoch, and with `validation_steps` one per validation, which has a `step`: `phase`, `epoch` and
+        what was measured."""
         rows: list[dict[str, Any]] = json.loads((self.path / HISTORY).read_text(encoding="utf-8"))
         return rows
 
@@ -220,6 +223,8 @@ def _network(
         },
         "code": code_digest(*_CODE, "flows.network"),
     }
+    for name in NO_MATTER:
+        del identity["settings"]["train"][name]
     target = unit_path(work.layout.models, identity)
     progress = work.layout.models / f"{target.name}.training"
 
@@ -268,7 +273,7 @@ def _train(
 
     def note(phase: str, numbers: Mapping[str, float]) -> None:
         row = {"phase": phase, **numbers}
-        work.run.journal.event("epoch", fold=fold, member=member, **row)
+        work.run.journal.event("validation" if "step" in row else "epoch", fold=fold, member=member, **row)
         with (progress / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 
@@ -289,7 +294,7 @@ def _save(trained: Trained, progress: Path, folder: Path) -> None:
     trained.network.save(folder)
     shutil.copy(progress / "supervised" / LAST, folder / LAST)
     rows = [json.loads(line) for line in (progress / HISTORY).read_text(encoding="utf-8").splitlines()]
-    latest = {(row["phase"], row["epoch"]): row for row in rows}
+    latest = {(row["phase"], row["epoch"], row.get("step")): row for row in rows}
     (folder / HISTORY).write_text(json.dumps(list(latest.values()), indent=1), encoding="utf-8")
 
 

@@ -201,16 +201,20 @@ def losses(run: RunData) -> Panel | None:
     if not run.histories:
         return None
     charts = []
-    measures = {"train/loss": "training loss", "val/gll": "score of validation planets", "lr": "learning rate"}
+    measures = {"train/loss": "training loss", "val/gll": "1 - score of validation planets", "lr": "learning rate"}
     for key, label in measures.items():
-        series = []
+        series, axis = [], "epoch, all phases"
         for name, history in run.histories.items():
-            rows = [(step, row[key]) for step, row in enumerate(history, start=1) if row.get(key) is not None]
+            epochs = [row for row in history if "step" not in row]
+            rows = [(place, row[key]) for place, row in enumerate(epochs, start=1) if row.get(key) is not None]
+            if not rows:  # of validations that do not come once an epoch
+                rows = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+                axis = "step of the optimiser"
             if rows:
                 series.append(Series(f"network {name}", *np.array(rows, float).T))
         if series:
             file = f"loss_{key.replace('/', '_')}"
-            charts.append(Chart(file, label.capitalize(), "epoch, all phases", label, tuple(series), log_y=key == "lr"))
+            charts.append(Chart(file, label.capitalize(), axis, label, tuple(series), log_y=key == "lr"))
     return Panel("Training of the networks", tuple(charts)) if charts else None
 
 

@@ -128,13 +128,13 @@ def _register(work: Workspace, tracker: Tracker, training: Training) -> Decision
 
 
 def _curves(network: FoldNetwork) -> dict[str, list[tuple[int, float]]]:
-    """What each epoch of a network measured, by name."""
+    """What each epoch of a network measured, by name; validations between epochs are placed by their step."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for row in network.history():
         for name, value in row.items():
-            if name not in ("phase", "epoch"):
+            if name not in ("phase", "epoch", "step"):
                 key = f"network_{network.name}/{row['phase']}/{name}"
-                curves.setdefault(key, []).append((int(row["epoch"]), float(value)))
+                curves.setdefault(key, []).append((int(row.get("step", row["epoch"])), float(value)))
     return curves
 
 

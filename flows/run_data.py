@@ -42,7 +42,7 @@ class RunData:
 
     `mean`, `sigma` (P, 283), `truth` (P, 283) with NaN where it is not known; `train_labels` (N, 283) of all train
     planets and `wavelengths_um` (283,), None if the data set is gone; `flags` words by row, `curves` white light curves
-    by row, `latents` (P, n) and what they are; `histories` of the networks by name, one row per epoch; `violations`
+    by row, `latents` (P, n) and what they are; `histories` of the networks, by name; `violations`
     planet_id, rule, penalty, worst_bin; documents that the run has written, empty if it has not; `attributions` (283,)
     by row: how far a bin's light curve moves the bins that were explained, the mean of absolute values; `overlay` of
     attributions and rules and the `explanation` that it belongs to; `dataset` the name of its folder. `missing` says in

@@ -154,6 +154,7 @@ NOT_IN_HASH = frozenset(
         "runtime.without_gpu",
         "runtime.dry_run",
         "runtime.debug",
+        "train.loader",
         "ablation",
         "recovery",
         "cubes",

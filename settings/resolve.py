@@ -53,6 +53,11 @@ RENAMED = {
     "model.encoders.airs_gnn": "model.gnn",
     "model.decoders.mu_head": "model.heads.mu",
     "model.decoders.sigma_head": "model.heads.sigma",
+    "train.batch.workers": "train.loader.workers",
+    "train.batch.prefetch_factor": "train.loader.prefetch_factor",
+    "train.batch.persistent_workers": "train.loader.persistent_workers",
+    "train.batch.pin_memory": "train.loader.pin_memory",
+    "train.validation.interval_steps": "train.validation_steps",
 }
 """Former key, or leading part of a key, to the present one. Only those that lead to a present key are honoured."""
 

@@ -69,7 +69,7 @@ class EarlyStoppingOptions:
     """When the supervised phase ends before its time."""
 
     enable: bool = option(True, "End once planets kept for validation gain no more.")
-    patience: int = option(8, "Epochs without gain that are waited for.", ge=1, le=100_000)
+    patience: int = option(8, "Validations without gain that are waited for.", ge=1, le=100_000)
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,19 @@ class BatchOptions:
 
     train: int = option(32, "Planets in a training batch.", ge=1, le=65_536)
     eval: int = option(64, "Planets in a batch of validation or prediction.", ge=1, le=65_536)
+    drop_last: bool = option(
+        False, "Leave out the last batch of a training epoch if it has fewer planets than the others."
+    )
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How batches are made while the network trains. No result depends on it."""
+
+    workers: int = option(0, "Processes that make batches ahead; 0 makes each when it is needed.", ge=0, le=256)
+    prefetch_factor: int = option(2, "Batches that each worker keeps ready.", ge=1, le=1000)
+    persistent_workers: bool = option(True, "Keep the workers from epoch to epoch instead of starting them anew.")
+    pin_memory: bool = option(True, "Make batches in page-locked memory, from which they reach a GPU faster.")
 
 
 @dataclass(frozen=True)
@@ -98,21 +111,41 @@ class TrainOptions:
     contrastive: ContrastiveOptions = field(default=ContrastiveOptions())
     early_stopping: EarlyStoppingOptions = field(default=EarlyStoppingOptions())
     batch: BatchOptions = field(default=BatchOptions())
+    loader: LoaderOptions = field(default=LoaderOptions())
     augmentation: AugmentationOptions = field(default=AugmentationOptions())
     pretrain: Literal["none", "simulated"] = option(
         "none", "What the networks start from: chance, or a network trained on planets that are simulated for it."
     )
     validation_fraction: float = option(
-        0.15, "Share of a fold's training planets that decides which epoch is kept.", gt=0, lt=1
+        0.15, "Share of a fold's training planets that decides which state is kept.", gt=0, lt=1
+    )
+    validation_steps: int | None = option(
+        None,
+        "Steps of the optimiser between validations, across epochs; null validates at the end of each epoch.",
+        ge=1,
+        le=10_000_000,
     )
     accumulate_steps: int = option(2, "Batches whose gradients make one step.", ge=1, le=10_000)
-    precision: Literal["auto", "32", "bf16"] = option(
-        "auto", "Arithmetic of the layers: bf16 halves memory and time; auto takes it where a GPU has it."
+    ema: float = option(
+        0.0,
+        "Decay per step of the running average of the weights that is validated and kept in the supervised phase; 0 "
+        "keeps the weights themselves.",
+        ge=0,
+        lt=1,
     )
+    precision: Literal["auto", "32", "bf16", "fp16"] = option(
+        "auto",
+        "Arithmetic of the layers: bf16 and fp16 halve memory and time; auto takes bf16 where a GPU has it. On a "
+        "processor fp16 means bf16.",
+    )
+    deterministic: bool = option(
+        False, "Refuse operations whose result differs from call to call on a GPU; on a processor there are none."
+    )
+    cudnn_benchmark: bool = option(False, "Let cuDNN choose its algorithms by trial.")
     device: Literal["auto", "cpu", "gpu"] = option("auto", "Where to train; auto takes a GPU if there is one.")
     aux_weight: float = option(0.1, "Weight of the likelihood of each coarser scale of the mean.", ge=0, le=100)
     members: int = option(1, "Networks per fold, which differ by their seed.", ge=1, le=100)
     mc_dropout_passes: int = option(
         1, "Predictions with dropout whose spread adds to sigma; 1 means one without dropout.", ge=1, le=1000
     )
-    keep: int = option(3, "Best epochs of a fold whose checkpoints are kept until it ends.", ge=1, le=1000)
+    keep: int = option(3, "Best validated states of a fold whose checkpoints are kept until it ends.", ge=1, le=1000)

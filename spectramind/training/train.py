@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -24,6 +26,7 @@ from spectramind.models.network_planets import NetworkPlanets
 from spectramind.models.spectral_graph import spectral_graph
 from spectramind.models.v50 import V50
 from spectramind.training.checkpoints import SafetensorsIO, load_state, weights
+from spectramind.training.options import LoaderOptions, TrainOptions
 from spectramind.training.phases import (
     VALIDATED,
     ContrastiveAlignment,
@@ -39,7 +42,8 @@ LAST = "last.ckpt"
 FEWEST_PLANETS = 4
 
 Event = Callable[[str, Mapping[str, float]], None]
-"""Told of every epoch: the phase, and numbers among which is `epoch`."""
+"""Told of every epoch: the phase, and numbers among which is `epoch`. With `validation_steps` each validation is told
+for itself, with the `step` after which it came."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of the best epoch, in evaluation mode on the CPU; `finished` unless the time was up before the end;
-    `epochs` of the supervised phase; `validated` the loss of the validation planets, 1 minus their unclipped score."""
+    """The network of the best validation, in evaluation mode on the CPU; `finished` unless the time was up before the
+    end; `epochs` of the supervised phase; `validated` the loss of the validation planets, 1 minus their unclipped
+    score."""
 
     network: V50
     finished: bool
@@ -95,7 +100,7 @@ def train_network(
     Under torchrun, its processes train one network together, each on its share of every epoch, and all return it.
     What a former call left in `folder` is gone on from, and ends as if it had never been stopped: on one CPU and one
     number of threads, bit for bit. `start` are parameters to begin with, if any. When `out_of_time` says so, the best
-    epoch so far is returned; BudgetReached is raised if there is none yet.
+    validated network so far is returned; BudgetReached is raised if there is none yet.
     """
     torch.manual_seed(seed)
     graph_options = recipe.network.gnn.graph
@@ -119,10 +124,15 @@ def train_network(
         try:
             _fit(phase, count, data, recipe, folder / phase.stage, seed, on_epoch, out_of_time)
         except BudgetReached:
-            if phase.stage != "supervised" or not (folder / phase.stage / LAST).exists():
+            if phase.stage != "supervised" or _best(folder / phase.stage) is None:
                 raise
             finished = False
-    return _best(network, folder / "supervised", finished)
+    best = _best(folder / "supervised")
+    assert best is not None  # a phase that ends has been validated
+    prefix = "network."
+    chosen = {name: tensor for name, tensor in weights(best.path).items() if name.startswith(prefix)}
+    network.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in chosen.items()})
+    return Trained(network.eval(), finished, best.epochs, best.validated)
 
 
 def _fit(
@@ -136,9 +146,12 @@ def _fit(
     out_of_time: Callable[[], bool],
 ) -> None:
     options, supervised = recipe.train, phase.stage == "supervised"
+    between = options.validation_steps if supervised else None
+    training = _loader(data, data.train, options, seed, train=True)
+    validation = _loader(data, data.validation, options, seed, train=False) if supervised else None
     best = ModelCheckpoint(
         folder,
-        filename="best-{epoch}",
+        filename="best-{epoch}-{step}",
         monitor=VALIDATED,
         save_top_k=options.keep,
         enable_version_counter=False,
@@ -147,18 +160,23 @@ def _fit(
     last = ModelCheckpoint(
         folder, filename=LAST.removesuffix(".ckpt"), enable_version_counter=False, save_on_train_epoch_end=True
     )
-    callbacks: list[Callback] = [_Clock(out_of_time), _Reporter(phase.stage, on_epoch)]
+    callbacks: list[Callback] = [_Clock(out_of_time), _Reporter(phase.stage, on_epoch, apart=between is not None)]
+    if supervised and options.ema > 0:
+        # Parameters alone: the buffers hold the graph, whose whole numbers have no average.
+        callbacks.append(EMAWeightAveraging(decay=options.ema, use_buffers=False))
     if supervised and options.early_stopping.enable:
-        callbacks.append(
-            EarlyStopping(VALIDATED, patience=options.early_stopping.patience, check_on_train_epoch_end=True)
-        )
+        patience = options.early_stopping.patience
+        callbacks.append(_Patience(VALIDATED, patience=patience, check_on_train_epoch_end=between is None))
     callbacks += [best, last] if supervised else [last]
     with _quiet():
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator=options.device,
             **_processes(),
-            precision=_precision(options.precision, options.device),
+            **({} if between is None else _validation_every(between, epochs, len(training), options)),
+            precision=_precision(options),
+            deterministic=options.deterministic,
+            benchmark=options.cudnn_benchmark,
             gradient_clip_val=recipe.optimizer.clip_norm or None,
             accumulate_grad_batches=options.accumulate_steps,
             callbacks=callbacks,
@@ -170,39 +188,80 @@ def _fit(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        batch = options.batch
-        training = _loader(data, data.train, batch.train, trainer, seed, shuffle=True)
-        validation = _loader(data, data.validation, batch.eval, trainer, seed, shuffle=False) if supervised else None
         resume = folder / LAST
         trainer.fit(phase, training, validation, ckpt_path=resume if resume.exists() else None)
     phase.cpu()
 
 
-def _best(network: V50, folder: Path, finished: bool) -> Trained:
+def _validation_every(steps: int, epochs: int, batches: int, options: TrainOptions) -> dict[str, Any]:
+    """Validation after so many steps, at the latest after the last one; `batches` is the length of an epoch."""
+    every = min(steps * options.accumulate_steps, epochs * batches)
+    return {"val_check_interval": every, "check_val_every_n_epoch": None}
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The checkpoint at `path` of the best validation, what it gave, and the epochs trained since the start."""
+
+    path: Path
+    validated: float
+    epochs: int
+
+
+def _best(folder: Path) -> _Best | None:
+    """None before the first validation, and if a kill came when that of a later epoch had taken the checkpoint's place:
+    who goes on makes it again."""
+    if not (folder / LAST).exists():
+        return None
     state = load_state(folder / LAST)
-    (checkpoint,) = (
+    (found,) = (
         found
         for name, found in state["callbacks"].items()
-        if name.startswith("ModelCheckpoint") and found["best_model_path"] and found["monitor"] == VALIDATED
+        if name.startswith(ModelCheckpoint.__name__) and found["monitor"] == VALIDATED
     )
-    chosen = weights(folder / Path(checkpoint["best_model_path"]).name)
-    prefix = "network."
-    network.load_state_dict({name.removeprefix(prefix): w for name, w in chosen.items() if name.startswith(prefix)})
-    return Trained(network.eval(), finished, int(state["epoch"]) + 1, float(checkpoint["best_model_score"]))
+    path = folder / Path(found["best_model_path"]).name
+    return _Best(path, float(found["best_model_score"]), int(state["epoch"]) + 1) if path.is_file() else None
 
 
 def _loader(
-    data: TrainingSet, rows: Sequence[int], batch: int, trainer: pl.Trainer, seed: int, *, shuffle: bool
+    data: TrainingSet, rows: Sequence[int], options: TrainOptions, seed: int, *, train: bool
 ) -> DataLoader[Any]:
     """Batches of `rows`; each process takes its share. The order of an epoch depends on seed and epoch alone."""
 
     def collate(chosen: list[int]) -> tuple[V50Inputs, Tensor]:
         return data.planets.batch(chosen), torch.from_numpy(data.truth[chosen])
 
-    sampler: DistributedSampler[int] = DistributedSampler(
-        _Rows(rows), trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=seed
+    world, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    sampler: DistributedSampler[int] = DistributedSampler(_Rows(rows), world, rank, shuffle=train, seed=seed)
+    size = options.batch.train if train else options.batch.eval
+    return DataLoader(
+        _Rows(rows),
+        batch_size=size,
+        sampler=sampler,
+        collate_fn=collate,
+        drop_last=train and options.batch.drop_last and len(sampler) >= size,
+        pin_memory=options.loader.pin_memory and _on_gpu(options),
+        **_workers(options.loader),
     )
-    return DataLoader(_Rows(rows), batch_size=batch, sampler=sampler, collate_fn=collate)
+
+
+def _workers(options: LoaderOptions) -> dict[str, Any]:
+    """Worker processes share the planets with this one, which only a fork does without a copy for each."""
+    if options.workers == 0:
+        return {}
+    return {
+        "num_workers": options.workers,
+        "prefetch_factor": options.prefetch_factor,
+        "persistent_workers": options.persistent_workers,
+        "multiprocessing_context": "fork",
+        "worker_init_fn": _end_quietly,
+    }
+
+
+def _end_quietly(_worker: int) -> None:
+    """Once this worker has done its work it ends at once: what its parent's threads want done at the end of a program,
+    as those of Prefect do, is not for a fork to do."""
+    Finalize(None, os._exit, args=(0,), exitpriority=-100)
 
 
 class _Rows(Dataset[int]):
@@ -229,17 +288,36 @@ class _Clock(Callback):
             raise BudgetReached("time budget reached while training the network; the same command later goes on")
 
 
-class _Reporter(Callback):
-    """Passes on the numbers of every epoch."""
+class _Patience(EarlyStopping):
+    """Early stopping that has not forgotten, when a training is gone on from, that it has ended it."""
 
-    def __init__(self, stage: str, on_epoch: Event) -> None:
-        self.stage, self.on_epoch = stage, on_epoch
+    def on_train_start(self, trainer: pl.Trainer, phase: pl.LightningModule) -> None:
+        trainer.should_stop |= self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
+class _Reporter(Callback):
+    """Passes on the numbers of every epoch; those of validations `apart` if they do not come once an epoch."""
+
+    def __init__(self, stage: str, on_epoch: Event, *, apart: bool) -> None:
+        self.stage, self.on_epoch, self.apart = stage, on_epoch, apart
+
+    def on_validation_end(self, trainer: pl.Trainer, phase: pl.LightningModule) -> None:
+        if self.apart:
+            self._tell(trainer, {"step": trainer.global_step, **_measured(trainer, validation=True)})
 
     def on_train_epoch_end(self, trainer: pl.Trainer, phase: pl.LightningModule) -> None:
+        numbers = {"lr": trainer.optimizers[0].param_groups[0]["lr"], **_measured(trainer, validation=False)}
+        self._tell(trainer, numbers if self.apart else {**numbers, **_measured(trainer, validation=True)})
+
+    def _tell(self, trainer: pl.Trainer, numbers: Mapping[str, float]) -> None:
         if trainer.is_global_zero:
-            numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self.on_epoch(self.stage, {"epoch": trainer.current_epoch, "lr": rate, **numbers})
+            self.on_epoch(self.stage, {"epoch": trainer.current_epoch, **numbers})
+
+
+def _measured(trainer: pl.Trainer, *, validation: bool) -> dict[str, float]:
+    """The latest numbers of the validation planets, or those of the training."""
+    found = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in found if name.startswith("val/") == validation}
 
 
 def _processes() -> dict[str, Any]:
@@ -251,11 +329,17 @@ def _processes() -> dict[str, Any]:
     return {"devices": here, "num_nodes": world // here, "strategy": "ddp_find_unused_parameters_true"}
 
 
-def _precision(precision: str, device: str) -> Any:
+def _precision(options: TrainOptions) -> Any:
+    precision = options.precision
     if precision == "auto":
-        on_gpu = device != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        precision = "bf16" if on_gpu else "32"
-    return {"32": "32-true", "bf16": "bf16-mixed"}[precision]
+        precision = "bf16" if _on_gpu(options) and torch.cuda.is_bf16_supported() else "32"
+    if precision == "fp16" and not _on_gpu(options):
+        precision = "bf16"
+    return {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+
+
+def _on_gpu(options: TrainOptions) -> bool:
+    return options.device != "cpu" and torch.cuda.is_available()
 
 
 @contextmanager

@@ -53,9 +53,9 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def epochs(out: Path) -> list[dict[str, Any]]:
+def epochs(out: Path, event: str = "epoch") -> list[dict[str, Any]]:
     lines = (out / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "epoch"]
+    return [line for line in map(json.loads, lines) if line["event"] == event]
 
 
 def test_the_metrics_tell_what_the_network_wins(first: Path) -> None:
@@ -95,10 +95,12 @@ def test_a_second_run_trains_nothing_and_gives_the_same(
 def test_a_rule_switched_off_changes_metrics_and_violations(
     first: Path, simulated: SimulatedDataset, store: Path, tmp_path: Path
 ) -> None:
-    second = run(simulated, store, tmp_path, "symbolic.smoothness.enabled=false", "tracking.enable=false")
+    changes = ("symbolic.smoothness.enabled=false", "train.loader.workers=1", "train.validation_steps=2")
+    second = run(simulated, store, tmp_path, *changes, "tracking.enable=false")
     before, after = (read(out / "metrics.json")["out_of_fold"] for out in (first, second))
     assert set(before["violations"]) - set(after["violations"]) == {"smoothness"}
     assert after["score_network"] != before["score_network"]
+    assert [(event["fold"], event["step"]) for event in epochs(second, "validation")] == [(0, 2), (1, 2)]
     rules = set(pd.read_parquet(first / "predictions" / VIOLATIONS)["rule"])
     assert rules - set(pd.read_parquet(second / "predictions" / VIOLATIONS)["rule"]) == {"smoothness"}
 

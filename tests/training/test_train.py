@@ -18,11 +18,13 @@ from spectramind.errors import BudgetReached, InputError
 from spectramind.losses.options import SymbolicOptions
 from spectramind.models.network_planets import network_spectra
 from spectramind.models.v50 import V50
+from spectramind.training.checkpoints import load_state
 from spectramind.training.options import (
     AugmentationOptions,
     BatchOptions,
     EarlyStoppingOptions,
     EpochOptions,
+    LoaderOptions,
     OptimizerOptions,
 )
 from spectramind.training.phases import Recipe
@@ -33,6 +35,9 @@ RECIPES = {
     "sgd": recipe(OptimizerOptions("sgd", lr=1e-3)),
     "lookahead": recipe(OptimizerOptions(lr=1e-3, lookahead_steps=2)),
     "steps left out": recipe(augmentation=AugmentationOptions(time_dropout_prob=0.3)),
+    "averaged weights": recipe(ema=0.8, keep=1),
+    "validation within epochs": recipe(validation_steps=1, accumulate_steps=1, keep=1),
+    "validation across epochs": recipe(validation_steps=4, accumulate_steps=1, keep=1),
 }
 
 
@@ -113,6 +118,82 @@ def test_all_phases_run_in_order(tmp_path: Path) -> None:
     assert phases == ["mae", "mae", "contrastive", *["supervised"] * 4]
 
 
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    data, how = training_set(), recipe(loader=LoaderOptions(workers=2))
+    with pytest.raises(BudgetReached):
+        train_network(data, how, tmp_path / "workers", 5, out_of_time=Budget(6))
+    trained = train_network(data, how, tmp_path / "workers", 5)
+    assert same(trained.network, train_network(data, recipe(), tmp_path / "alone", 5).network)
+    assert not multiprocessing.active_children()
+
+
+def test_averaged_weights_are_validated_and_kept(tmp_path: Path) -> None:
+    how = recipe(ema=0.9, validation_steps=1, accumulate_steps=1, keep=100, epochs=EpochOptions(0, 0, 2))
+    trained = train_network(training_set(), how, tmp_path, 5)
+    name, average = "network.mu.networks.fine.3.weight", torch.zeros(0)
+    paths = sorted((tmp_path / "supervised").glob("best-*"), key=lambda path: int(path.stem.rpartition("=")[2]))
+    for path in paths:
+        state = load_state(path)
+        now = state["current_model_state"][name]
+        average = 0.9 * average + 0.1 * now if len(average) else now
+        torch.testing.assert_close(state["state_dict"][name], average)
+        assert path == paths[0] or not torch.equal(now, average)
+        edges = "network.airs.edge_index"
+        assert torch.equal(state["state_dict"][edges], state["current_model_state"][edges])
+    kept = [load_state(path)["state_dict"][name] for path in paths]
+    assert sum(torch.equal(trained.network.state_dict()[name.removeprefix("network.")], one) for one in kept) == 1
+
+
+def test_validations_come_after_so_many_steps(tmp_path: Path) -> None:
+    told: list[Mapping[str, float]] = []
+    how = recipe(validation_steps=2, accumulate_steps=1, epochs=EpochOptions(0, 0, 4))
+    train_network(training_set(), how, tmp_path / "often", 5, on_epoch=lambda _, numbers: told.append(numbers))
+    assert [(n["epoch"], n["step"]) for n in told if "val/gll" in n] == [
+        (0, 2),
+        (1, 4),
+        (1, 6),
+        (2, 8),
+        (3, 10),
+        (3, 12),
+    ]
+    assert [n["epoch"] for n in told if "train/loss" in n] == [0, 1, 2, 3]
+    rare = replace(how, train=replace(how.train, validation_steps=1000))
+    told.clear()
+    train_network(training_set(), rare, tmp_path / "rarely", 5, on_epoch=lambda _, numbers: told.append(numbers))
+    assert [n["step"] for n in told if "val/gll" in n] == [12]
+    with pytest.raises(BudgetReached):
+        train_network(training_set(), rare, tmp_path / "not yet", 5, out_of_time=Budget(8))
+
+
+def test_a_short_last_batch_can_be_left_out(tmp_path: Path) -> None:
+    for planets, size, steps in ((8, 3, 2), (3, 4, 1)):
+        told: list[Mapping[str, float]] = []
+        options = {"validation_steps": 1, "accumulate_steps": 1, "epochs": EpochOptions(0, 0, 1)}
+        how = recipe(batch=BatchOptions(size, drop_last=True), **options)
+        data = replace(training_set(), train=tuple(range(planets)))
+        train_network(
+            data, how, tmp_path / str(planets), 5, on_epoch=lambda _, numbers, told=told: told.append(numbers)
+        )
+        assert [n["step"] for n in told if "step" in n] == list(range(1, steps + 1))
+
+
+def test_arithmetic_follows_the_options(tmp_path: Path) -> None:
+    options = {"epochs": EpochOptions(0, 0, 1), "device": "cpu"}
+    half, brain, full = (
+        train_network(training_set(), recipe(precision=precision, **options), tmp_path / precision, 5).network
+        for precision in ("fp16", "bf16", "auto")
+    )
+    assert same(half, brain)
+    assert not same(half, full)
+    how = recipe(deterministic=True, cudnn_benchmark=True, **options)
+    trained = train_network(training_set(), how, tmp_path / "flags", 5).network
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark
+    assert same(trained, train_network(training_set(), recipe(**options), tmp_path / "none", 5).network)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.benchmark
+
+
 def test_the_best_epochs_and_the_last_are_kept(tmp_path: Path) -> None:
     train_network(training_set(), recipe(keep=2), tmp_path, 5)
     kept = sorted(path.name for path in (tmp_path / "supervised").iterdir())
@@ -125,7 +206,13 @@ def test_it_ends_early_once_validation_gains_no_more(tmp_path: Path) -> None:
     how = recipe(
         OptimizerOptions(lr=3e-2), epochs=EpochOptions(0, 0, 60), early_stopping=EarlyStoppingOptions(patience=2)
     )
-    assert train_network(data, how, tmp_path, 5).epochs < 60
+    trained = train_network(data, how, tmp_path, 5)
+    assert trained.epochs < 60
+    told: list[Mapping[str, float]] = []
+    again = train_network(data, how, tmp_path, 5, on_epoch=lambda _, numbers: told.append(numbers))
+    assert told == []
+    assert again.epochs == trained.epochs
+    assert same(again.network, trained.network)
 
 
 def test_when_the_time_is_up_the_best_epoch_so_far_counts(tmp_path: Path) -> None:
@@ -135,6 +222,28 @@ def test_when_the_time_is_up_the_best_epoch_so_far_counts(tmp_path: Path) -> Non
     trained = train_network(data, how, tmp_path, 5, out_of_time=Budget(8))
     assert not trained.finished
     assert trained.epochs == 2
+
+
+def test_a_kill_after_the_best_epoch_was_replaced_does_no_harm(tmp_path: Path) -> None:
+    data, better_and_better = training_set(24), OptimizerOptions(lr=1e-2)
+    how = recipe(better_and_better, epochs=EpochOptions(0, 0, 3), accumulate_steps=1, keep=1)
+    whole = train_network(data, how, tmp_path / "whole", 5)
+
+    class Killed(Exception):
+        pass
+
+    def kill(_: str, numbers: Mapping[str, float]) -> None:
+        """Between the checkpoint of the best epoch and that of the latest."""
+        if numbers["epoch"] == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_network(data, how, tmp_path / "parts", 5, on_epoch=kill)
+    (best,) = (tmp_path / "parts" / "supervised").glob("best-*")
+    assert best.name.startswith("best-epoch=1-")
+    with pytest.raises(BudgetReached):
+        train_network(data, how, tmp_path / "parts", 5, out_of_time=lambda: True)
+    assert same(train_network(data, how, tmp_path / "parts", 5).network, whole.network)
 
 
 def test_a_rule_changes_what_is_learned(tmp_path: Path) -> None:
