@@ -338,6 +338,7 @@ def _network_tables(
         edge_importance,
         head_values,
         node_attribution,
+        step_latents,
         time_attribution,
     )
     from spectramind.explain.network import HEADS as OUTPUTS
@@ -381,6 +382,9 @@ def _network_tables(
             frame.insert(0, "planet_id", planet)
             times.append(frame)
         draw_times(along, planet, pictures / f"integrated_gradients_{planet}.png")
+        latents = step_latents(network, inputs)
+        if latents is not None:
+            np.savez(pictures / f"step_latents_{planet}.npz", *latents)
         attended = edge_attention(network, inputs)
         if attended is not None:
             (source, target), weights = attended
@@ -392,8 +396,8 @@ def _network_tables(
             frame["edge_type"] = np.array(EDGE_TYPES)[network.airs.edge_type.numpy()]
             frame["importance"] = edge_importance(network, inputs, edge_epochs, work.settings.runtime.seed)
             edges.append(frame)
-    tables = {HEADS: pd.concat(heads, ignore_index=True), TIMES: pd.concat(times, ignore_index=True)}
-    tables[NODES] = pd.concat(nodes, ignore_index=True)
+    made = {HEADS: heads, TIMES: times, NODES: nodes}
+    tables = {name: pd.concat(frames, ignore_index=True) for name, frames in made.items()}
     if attentions:
         tables[ATTENTION] = pd.concat(attentions, ignore_index=True)
     if edges:

@@ -121,6 +121,16 @@ def edge_attention(network: V50, inputs: V50Inputs) -> tuple[Floats, Floats] | N
     return edges, torch.stack([layer[0].mean(dim=-1) for layer in attention]).double().numpy()
 
 
+def step_latents(network: V50, inputs: V50Inputs) -> list[Floats] | None:
+    """The encoding (T, S) of every FGS1 step in each visit of one planet; None for a network without
+    `export_step_latents`."""
+    with torch.no_grad():
+        found = network(inputs).step_latents
+    if found is None:
+        return None
+    return [steps[:count] for steps, count in zip(found.numpy(), inputs.n_steps.tolist(), strict=True)]
+
+
 def edge_importance(network: V50, inputs: V50Inputs, epochs: int, seed: int = 0) -> Floats:
     """Importance (E,), 0 to 1, of the graph's edges for both heads' outputs of one planet: the mask of GNNExplainer
     (Ying et al. 2019, NeurIPS) after `epochs` steps. The network must have graph layers."""

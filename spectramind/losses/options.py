@@ -208,8 +208,9 @@ class SymbolicOptions:
     )
     windows: MoleculeWindows = field(default=MoleculeWindows())
     retraining_strength: float = option(
-        1.0,
-        "Extra weight, in retraining, of the planet that breaks the rules most; 0 is none.",
+        0.0,
+        "Extra weight, in the supervised phase, of the train planet whose analytic spectrum breaks the rules most; the "
+        "others follow by rank, and 0 weighs all alike.",
         ge=0,
         le=100,
     )

@@ -42,7 +42,7 @@ def violations(
 
 
 def sample_weights(table: Violations, symbolic: SymbolicOptions) -> Floats:
-    """Weights of the planets (planets,) in a targeted retraining, with mean 1.
+    """Weights of the planets (planets,) in a training that is to mend what the table tells, with mean 1.
 
     A planet's violation is the weighted sum of its penalties. It enters by rank, so that one absurd spectrum does not
     take all the weight: before scaling, the planet that breaks the rules least weighs 1, the one that does most 1 +

@@ -133,14 +133,3 @@ class V50(nn.Module):
         network = cls(from_dict(NetworkOptions, header["options"]), graph)
         network.load_state_dict(tensors)
         return network.eval()
-
-
-def node_importance(network: V50, inputs: V50Inputs) -> Tensor:
-    """How much each bin's features matter for what the network changes (P, N): gradient times feature, in absolute
-    value, of the summed squares of mean corrections in analytic sigmas and of log sigma factors."""
-    nodes = inputs.nodes.detach().requires_grad_()
-    with torch.enable_grad():
-        output = network(inputs._replace(nodes=nodes))
-        change = ((output.mean - inputs.mean) / inputs.sigma) ** 2 + (output.sigma / inputs.sigma).log() ** 2
-        (gradient,) = torch.autograd.grad(change.sum(), nodes)
-    return (gradient * nodes).abs().sum(-1).detach()

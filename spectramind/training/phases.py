@@ -39,8 +39,8 @@ class Recipe:
     symbolic: SymbolicOptions
 
 
-Batch = tuple[V50Inputs, Tensor]
-"""Planets, and their true spectra (P, N)."""
+Batch = tuple[V50Inputs, Tensor, Tensor]
+"""Planets, their true spectra (P, N) and their weights in the supervised loss (P,)."""
 
 VALIDATED = "val/gll"
 """What decides which epoch is kept: 1 minus the unclipped score of the validation planets."""
@@ -62,17 +62,18 @@ class Phase(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch[0].to(device), batch[1].to(device)
+        inputs, truth, weight = batch
+        return inputs.to(device), truth.to(device), weight.to(device)
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         place = np.random.SeedSequence([self.seed, self.current_epoch, number, self.global_rank])
         torch.manual_seed(int(place.generate_state(1)[0]))
-        inputs, truth = batch
-        loss = self.loss(augmented(inputs, self.recipe.train.augmentation), truth)
+        inputs, truth, weight = batch
+        loss = self.loss(augmented(inputs, self.recipe.train.augmentation), truth, weight)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(truth), sync_dist=True)
         return loss
 
-    def loss(self, inputs: V50Inputs, truth: Tensor) -> Tensor:
+    def loss(self, inputs: V50Inputs, truth: Tensor, weight: Tensor) -> Tensor:
         raise NotImplementedError
 
 
@@ -90,8 +91,8 @@ class Supervised(Phase):
         windows = self.recipe.symbolic.windows
         self.axis = spectral_axis(self.wavelengths_um, windows, dtype=torch.float64, device=self.device)
 
-    def loss(self, inputs: V50Inputs, truth: Tensor) -> Tensor:
-        output, target = self.network(inputs), Target(truth, *self.reference)
+    def loss(self, inputs: V50Inputs, truth: Tensor, weight: Tensor) -> Tensor:
+        output, target = self.network(inputs), Target(truth, *self.reference, weight)
         prediction = Prediction(output.mean, output.sigma, inputs.mean, output.quantiles)
         assert self.axis is not None
         found = total_loss(prediction, target, self.axis, self.recipe.loss, self.recipe.symbolic, self.stage)
@@ -100,12 +101,13 @@ class Supervised(Phase):
         total = found.total
         if output.scales and self.recipe.train.aux_weight > 0:
             clip = self.recipe.loss.clip_above
-            coarse = [gaussian_loss(m, output.sigma, truth, *self.reference, clip).sum() for m in output.scales]
-            total = total + self.recipe.train.aux_weight * torch.stack(coarse).mean() / len(truth)
+            coarse = [gaussian_loss(m, output.sigma, truth, *self.reference, clip) for m in output.scales]
+            by_planet = torch.stack(coarse).sum(dim=2).mean(dim=0)
+            total = total + self.recipe.train.aux_weight * (weight * by_planet).mean()
         return total
 
     def validation_step(self, batch: Batch, _number: int) -> None:
-        inputs, truth = batch
+        inputs, truth, _ = batch
         output = self.network(inputs)
         error = output.mean - truth
         values = {
@@ -126,7 +128,7 @@ class MaskedAutoencoding(Phase):
         self.token = nn.Parameter(torch.zeros(features))
         self.decoder = nn.Linear(recipe.network.fusion.dim, features)
 
-    def loss(self, inputs: V50Inputs, truth: Tensor) -> Tensor:
+    def loss(self, inputs: V50Inputs, truth: Tensor, weight: Tensor) -> Tensor:
         snr_db = 20 * torch.log10(inputs.mean.clamp(min=1e-12) / inputs.sigma)
         molecules = cast(Tensor, self.network.airs.molecules)
         hidden = hidden_bins(self.recipe.train.mask, snr_db.float(), molecules)
@@ -144,7 +146,7 @@ class ContrastiveAlignment(Phase):
         width, projected = recipe.network.fusion.dim, recipe.train.contrastive.projector_dim
         self.projector = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, projected))
 
-    def loss(self, inputs: V50Inputs, truth: Tensor) -> Tensor:
+    def loss(self, inputs: V50Inputs, truth: Tensor, weight: Tensor) -> Tensor:
         options = self.recipe.train.contrastive
         views = [inputs]
         views += [augmented(inputs, self.recipe.train.augmentation) for _ in range(options.views - 1)]

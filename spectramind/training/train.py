@@ -21,7 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from spectramind.errors import BudgetReached, InputError
-from spectramind.models.network_inputs import V50Inputs
+from spectramind.losses.options import SymbolicOptions
+from spectramind.losses.prediction import Prediction
+from spectramind.losses.spectral_axis import spectral_axis
+from spectramind.losses.violations import sample_weights, violations
 from spectramind.models.network_planets import NetworkPlanets
 from spectramind.models.spectral_graph import spectral_graph
 from spectramind.models.v50 import V50
@@ -29,6 +32,7 @@ from spectramind.training.checkpoints import SafetensorsIO, load_state, weights
 from spectramind.training.options import LoaderOptions, TrainOptions
 from spectramind.training.phases import (
     VALIDATED,
+    Batch,
     ContrastiveAlignment,
     MaskedAutoencoding,
     Phase,
@@ -147,8 +151,9 @@ def _fit(
 ) -> None:
     options, supervised = recipe.train, phase.stage == "supervised"
     between = options.validation_steps if supervised else None
-    training = _loader(data, data.train, options, seed, train=True)
-    validation = _loader(data, data.validation, options, seed, train=False) if supervised else None
+    weights = planet_weights(data, recipe.symbolic)
+    training = _loader(data, data.train, weights, options, seed, train=True)
+    validation = _loader(data, data.validation, weights, options, seed, train=False) if supervised else None
     best = ModelCheckpoint(
         folder,
         filename="best-{epoch}-{step}",
@@ -223,13 +228,26 @@ def _best(folder: Path) -> _Best | None:
     return _Best(path, float(found["best_model_score"]), int(state["epoch"]) + 1) if path.is_file() else None
 
 
+def planet_weights(data: TrainingSet, symbolic: SymbolicOptions) -> Floats:
+    """Weights of all planets (P,) in the supervised loss: of those that are trained on by how their analytic spectra
+    break the rules, as `retraining_strength` says, with mean 1."""
+    weights = np.ones(len(data.truth))
+    if symbolic.retraining_strength > 0:
+        rows = list(data.train)
+        planets = data.planets.part(rows)
+        axis = spectral_axis(data.wavelengths_um, symbolic.windows, dtype=torch.float64)
+        found = violations(Prediction(planets.mean, planets.sigma, planets.mean), axis, symbolic)
+        weights[rows] = sample_weights(found, symbolic)
+    return weights
+
+
 def _loader(
-    data: TrainingSet, rows: Sequence[int], options: TrainOptions, seed: int, *, train: bool
+    data: TrainingSet, rows: Sequence[int], weights: Floats, options: TrainOptions, seed: int, *, train: bool
 ) -> DataLoader[Any]:
     """Batches of `rows`; each process takes its share. The order of an epoch depends on seed and epoch alone."""
 
-    def collate(chosen: list[int]) -> tuple[V50Inputs, Tensor]:
-        return data.planets.batch(chosen), torch.from_numpy(data.truth[chosen])
+    def collate(chosen: list[int]) -> Batch:
+        return data.planets.batch(chosen), torch.from_numpy(data.truth[chosen]), torch.from_numpy(weights[chosen])
 
     world, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     sampler: DistributedSampler[int] = DistributedSampler(_Rows(rows), world, rank, shuffle=train, seed=seed)

@@ -18,6 +18,7 @@ from spectramind.explain.network import (
     edge_attention,
     head_values,
     node_attribution,
+    step_latents,
     time_attribution,
 )
 from spectramind.models.network_inputs import V50Inputs
@@ -60,3 +61,12 @@ def test_attention_of_all_that_enters_a_bin_is_one() -> None:
     assert edges is not None
     into = np.bincount(edges[1], weights=layers[0], minlength=283)
     np.testing.assert_allclose(into[np.unique(edges[1])], 1.0, rtol=1e-5)
+
+
+def test_step_latents_leave_padding_out() -> None:
+    _, both = one_planet()
+    assert step_latents(build(tiny()), both) is None
+    found = step_latents(build(tiny(ssm={"export_step_latents": True})), both)
+    assert found is not None
+    assert [len(visit) for visit in found] == both.n_steps.tolist()
+    assert all(np.ptp(visit, axis=0).min() > 0 for visit in found)

@@ -24,6 +24,7 @@ NETWORK = (
     *("model=small", "train=fast_smoke", "train.device=cpu", "model.folds=2"),
     *("model.ssm.d_model=16", "model.ssm.d_state=8", "model.ssm.head_dim=8", "model.ssm.n_layers=1"),
     *("model.gnn.hidden_dim=16", "model.gnn.n_layers=1", "model.fusion.dim=32", "model.fusion.hidden=16"),
+    "model.ssm.export_step_latents=true",
 )
 EDGES = ("--edges", "--edge-epochs", "2")
 
@@ -111,6 +112,8 @@ def test_attributions_give_the_change_of_each_depth(explained: tuple[Path, str])
     given = pd.read_parquet(folder / "attribution.parquet")
     bins = given.groupby("planet_id")["wl"].unique()
     for planet, rows in heads.groupby("planet_id"):
+        with np.load(folder / f"step_latents_{planet}.npz") as latents:
+            assert {latents[name].shape[1] for name in latents} == {256}
         assert sorted(rows["wl"].unique()) == sorted(bins[planet])
         sigma = read(folder / f"sigma_{planet}.json")
         assert len(sigma) == 283

@@ -217,8 +217,8 @@ def test_retraining_weighs_planets_by_the_rank_of_their_violations() -> None:
     spectra[2:, 0] += [1e-3, 1.0]
     table = violations(predicted(spectra), small_axis(), SymbolicOptions(seam_continuity=ALL.seam_continuity))
     expected = np.array([1, 1, 5 / 3, 2]) * 12 / 17
-    np.testing.assert_allclose(sample_weights(table, SymbolicOptions()), expected)
-    np.testing.assert_array_equal(sample_weights(table, SymbolicOptions(retraining_strength=0.0)), np.ones(4))
+    np.testing.assert_allclose(sample_weights(table, SymbolicOptions(retraining_strength=1.0)), expected)
+    np.testing.assert_array_equal(sample_weights(table, SymbolicOptions()), np.ones(4))
 
 
 def test_influence_is_the_change_of_the_loss_per_ppm() -> None:

@@ -15,7 +15,7 @@ from settings.resolve import resolve
 from spectramind.errors import InputError
 from spectramind.models.heads import correction
 from spectramind.models.network_inputs import V50Inputs, principal_directions
-from spectramind.models.v50 import V50, V50Output, node_importance
+from spectramind.models.v50 import V50, V50Output
 
 BACKENDS = ("gat", "rgcn", "nnconv", "mpnn")
 FUSIONS = ("concat", "cross_attend", "gated")
@@ -246,18 +246,6 @@ def test_exports() -> None:
     received = torch.zeros(283).index_add(0, network.airs.edge_index[1], output.attention[0][1, :, 0])
     torch.testing.assert_close(received, torch.ones(283))
     assert build(tiny(), trained=True)(inputs).step_latents is None
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_importance_finds_the_bins_that_matter(backend: str) -> None:
-    """With features of one bin alone, that bin is the only one that matters."""
-    network, inputs = build(tiny(gnn={"backend": backend}), trained=True), batch()
-    assert (node_importance(network, inputs) > 0).all()
-    nodes = torch.zeros_like(inputs.nodes)
-    nodes[:, 50] = inputs.nodes[:, 50]
-    importance = node_importance(network, inputs._replace(nodes=nodes))
-    assert importance.argmax(dim=1).tolist() == [50, 50]
-    assert importance.count_nonzero() == 2
 
 
 def test_messages_travel_along_the_edges_only() -> None:

@@ -28,7 +28,7 @@ from spectramind.training.options import (
     OptimizerOptions,
 )
 from spectramind.training.phases import Recipe
-from spectramind.training.train import LAST, split_validation, train_network
+from spectramind.training.train import LAST, planet_weights, split_validation, train_network
 
 RECIPES = {
     "adamw": recipe(),
@@ -251,6 +251,21 @@ def test_a_rule_changes_what_is_learned(tmp_path: Path) -> None:
     plain = train_network(data, how, tmp_path / "plain", 5)
     ruled = Recipe(how.network, how.train, how.optimizer, how.loss, SymbolicOptions())
     assert not same(train_network(data, ruled, tmp_path / "ruled", 5).network, plain.network)
+
+
+def test_planets_whose_analytic_spectra_break_rules_weigh_more(tmp_path: Path) -> None:
+    data, how = training_set(), still_recipe()
+    data.planets.mean[3, 0] += 0.01  # FGS1 and AIRS see the same planet
+    equal, weighed = SymbolicOptions(), SymbolicOptions(retraining_strength=3.0)
+    assert planet_weights(data, equal).tolist() == [1.0] * 12
+    weights = planet_weights(data, weighed)
+    assert weights[list(data.train)].mean() == pytest.approx(1.0)
+    assert weights[3] == weights[list(data.train)].max() == pytest.approx(4 * weights.min())
+    plain, other = (
+        train_network(data, replace(how, symbolic=symbolic), tmp_path / str(place), 5).network
+        for place, symbolic in enumerate((equal, weighed))
+    )
+    assert not same(plain, other)
 
 
 def test_batches_added_up_are_one_large_batch(tmp_path: Path) -> None:
