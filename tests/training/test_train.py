@@ -255,7 +255,7 @@ def test_a_rule_changes_what_is_learned(tmp_path: Path) -> None:
 
 def test_planets_whose_analytic_spectra_break_rules_weigh_more(tmp_path: Path) -> None:
     data, how = training_set(), still_recipe()
-    data.planets.mean[3, 0] += 0.01  # FGS1 and AIRS see the same planet
+    data.planets.mean[3, 0] += 0.1  # FGS1 and AIRS see the same planet
     equal, weighed = SymbolicOptions(), SymbolicOptions(retraining_strength=3.0)
     assert planet_weights(data, equal).tolist() == [1.0] * 12
     weights = planet_weights(data, weighed)
