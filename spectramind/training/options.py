@@ -87,7 +87,9 @@ class BatchOptions:
 class LoaderOptions:
     """How batches are made while the network trains. No result depends on it."""
 
-    workers: int = option(0, "Processes that make batches ahead; 0 makes each when it is needed.", ge=0, le=256)
+    workers: int = option(
+        0, "Processes that make batches ahead, at most one per core; 0 makes each when it is needed.", ge=0, le=256
+    )
     prefetch_factor: int = option(2, "Batches that each worker keeps ready.", ge=1, le=1000)
     persistent_workers: bool = option(True, "Keep the workers from epoch to epoch instead of starting them anew.")
     pin_memory: bool = option(True, "Make batches in page-locked memory, from which they reach a GPU faster.")

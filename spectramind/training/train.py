@@ -151,9 +151,9 @@ def _fit(
 ) -> None:
     options, supervised = recipe.train, phase.stage == "supervised"
     between = options.validation_steps if supervised else None
-    weights = planet_weights(data, recipe.symbolic)
-    training = _loader(data, data.train, weights, options, seed, train=True)
-    validation = _loader(data, data.validation, weights, options, seed, train=False) if supervised else None
+    by_planet = planet_weights(data, recipe.symbolic)
+    training = _loader(data, data.train, by_planet, options, seed, train=True)
+    validation = _loader(data, data.validation, by_planet, options, seed, train=False) if supervised else None
     best = ModelCheckpoint(
         folder,
         filename="best-{epoch}-{step}",
@@ -268,7 +268,7 @@ def _workers(options: LoaderOptions) -> dict[str, Any]:
     if options.workers == 0:
         return {}
     return {
-        "num_workers": options.workers,
+        "num_workers": min(options.workers, os.cpu_count() or 1),
         "prefetch_factor": options.prefetch_factor,
         "persistent_workers": options.persistent_workers,
         "multiprocessing_context": "fork",

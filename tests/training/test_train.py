@@ -201,11 +201,11 @@ def test_the_best_epochs_and_the_last_are_kept(tmp_path: Path) -> None:
     assert LAST in kept
 
 
-def test_it_ends_early_once_validation_gains_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [None, 1])
+def test_it_ends_early_once_validation_gains_no_more(steps: int | None, tmp_path: Path) -> None:
     data = training_set(hint=0.0)
-    how = recipe(
-        OptimizerOptions(lr=3e-2), epochs=EpochOptions(0, 0, 60), early_stopping=EarlyStoppingOptions(patience=2)
-    )
+    stopping = {"early_stopping": EarlyStoppingOptions(patience=2), "validation_steps": steps}
+    how = recipe(OptimizerOptions(lr=3e-2), epochs=EpochOptions(0, 0, 60), accumulate_steps=1, **stopping)
     trained = train_network(data, how, tmp_path, 5)
     assert trained.epochs < 60
     told: list[Mapping[str, float]] = []
