@@ -310,6 +310,16 @@ def ledger(run: RunData) -> Panel | None:
     return Panel("Where the score is lost", (chart,), rows, ["In points of the official score."])
 
 
+def noise(run: RunData) -> Panel | None:
+    """What each term of the test planets' noise costs."""
+    if not run.noise:
+        return None
+    gains = sorted(run.noise["gains"].items(), key=lambda item: -item[1]["all"])
+    rows = [{"without": term, **gain} for term, gain in gains]
+    notes = [f"Points of the score that {run.noise['planets']} test planets would win; terms do not add up."]
+    return Panel("What the noise costs", (), rows, notes, run.noise["gains"])
+
+
 def certificate(run: RunData) -> Panel | None:
     """The coverage certificate, as written with the submission."""
     return Panel("Coverage certificate", notes=[run.certificate]) if run.certificate else None
@@ -319,6 +329,7 @@ OWN: dict[str, Build] = {
     "scores": scores,
     "calibration": calibration,
     "ledger": ledger,
+    "noise": noise,
     "score_heatmap": score_heatmap,
     "residuals": residuals,
     "latents": latents,

@@ -65,6 +65,7 @@ class RunData:
     violations: pd.DataFrame | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     ledger: Mapping[str, Any] = field(default_factory=dict)
+    noise: Mapping[str, Any] = field(default_factory=dict)
     certificate: str = ""
     attributions: Mapping[int, Floats] = field(default_factory=dict)
     overlay: pd.DataFrame | None = None
@@ -144,6 +145,7 @@ def read_run(path: Path) -> RunData:
         violations=_violations(path, missing),
         metrics=_json(path / "metrics.json", missing),
         ledger=_json(path / "diagnostics" / "score_ledger.json", missing),
+        noise=_json(path / "diagnostics" / "noise_ledger.json", missing),
         certificate=certificate.read_text(encoding="utf-8") if certificate.is_file() else "",
         attributions=_attributions(path / ATTRIBUTIONS, ids, splits, missing),
         overlay=_overlay(path / "explain" / OVERLAY, missing),

@@ -80,6 +80,7 @@ def test_summary_and_manifest_of_a_run(finished: Path, report: Path, simulated: 
         "scores",
         "calibration",
         "ledger",
+        "noise",
         "score_heatmap",
         "residuals",
         "latents",
