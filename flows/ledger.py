@@ -64,7 +64,7 @@ def write_noise_ledger(
 
 def noise_table(gains: Gains) -> Table:
     """One row per term, the most expensive first, in points of the official score, for the terminal."""
-    shown = _table("What the noise of test planets costs: points that the score would win without it")
+    shown = _table("What the noise costs, in points")
     for heading in (first := next(iter(gains.values()))):
         shown.add_column(heading, justify="right", no_wrap=True, min_width=6)
     for term, gain in sorted(gains.items(), key=lambda item: -item[1]["all"]):
