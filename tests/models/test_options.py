@@ -104,6 +104,11 @@ def test_presets(name: str) -> None:
     assert found == PRESETS[name]
 
 
+def test_the_large_network_decays_its_weights_faster() -> None:
+    assert resolve(["model=base"]).optimizer.weight_decay == 0.01
+    assert resolve(["model=large", "optimizer=large"]).optimizer.weight_decay == 0.02
+
+
 def test_the_analytic_predictor_is_the_default_and_knows_nothing_of_the_network() -> None:
     assert resolve(["model=analytic"]) == resolve()
     model = resolve(["model.folds=7", "model.ssm.d_model=64"]).model
