@@ -315,7 +315,7 @@ def noise(run: RunData) -> Panel | None:
     if not run.noise:
         return None
     gains = sorted(run.noise["gains"].items(), key=lambda item: -item[1]["all"])
-    rows = [{"without": term, **gain} for term, gain in gains]
+    rows = [{"without": term, **{bins: round(points, 5) for bins, points in gain.items()}} for term, gain in gains]
     notes = [f"Points of the score that {run.noise['planets']} test planets would win; terms do not add up."]
     return Panel("What the noise costs", (), rows, notes, run.noise["gains"])
 
