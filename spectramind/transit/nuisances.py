@@ -174,9 +174,8 @@ class NuisancePrior:
     def _visit(self) -> Floats:
         visit = self.visit_covariance.copy()
         if self.separable:
-            visit[N_CLOCK:, N_CLOCK:] += np.kron(self.drift_time, self.drift_colour)[self._by_place()][
-                :, self._by_place()
-            ]
+            place = self._by_place()
+            visit[N_CLOCK:, N_CLOCK:] += np.kron(self.drift_time, self.drift_colour)[place[:, None], place]
         return visit
 
     def _by_place(self) -> NDArray[np.intp]:
