@@ -159,7 +159,7 @@ def _write(
         found, document["network"] = _network_tables(work, fitted, posterior, explained, networks, folder, edge_epochs)
         tables |= found
     network = _network_sums(tables[HEADS]) if HEADS in tables else {}
-    shown = _only(predictions, chosen), _only(posterior, chosen)
+    shown = predictions.of(chosen), posterior.of(chosen)
     attributions, bins = ({p: getattr(e, name) for p, e in explained.items()} for name in ("attributions", "bins"))
     tables[OVERLAY] = overlay_table(work, *shown, attributions, bins, network)
     errors = {p: e.attribution_error for p, e in explained.items()}
@@ -305,12 +305,6 @@ def _bands(found: Sequence[dict[str, Floats]], windows: Windows) -> dict[str, di
     """Where each molecule's contrast comes from, mean over planets."""
     means = {molecule: np.mean([profiles[molecule] for profiles in found], axis=0) for molecule in windows}
     return band_shares(means, windows)
-
-
-def _only(spectra: Spectra, planets: Sequence[str]) -> Spectra:
-    """Mean and sigma of these planets, in their order."""
-    rows = [spectra.planet_ids.index(planet) for planet in planets]
-    return Spectra(tuple(planets), spectra.mean[rows], spectra.sigma[rows])
 
 
 def _network_sums(heads: pd.DataFrame) -> dict[str, Floats]:
