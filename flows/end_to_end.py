@@ -27,7 +27,10 @@ from spectramind.metrics.baselines import expected_score, mean_depth_baseline, t
 from spectramind.metrics.ledger import Ledger, score_ledger
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import spectra_statistics
-from spectramind.types import Floats, Spectra
+from spectramind.types import Floats
+
+Truth = tuple[tuple[str, ...], Floats]
+"""Planets, and their true depths (planets, 283)."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,11 @@ def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Resu
         training = train_v50(work.settings, work.run)
         prediction = predict_v50(work.settings, work.run)
         submission = submit(work.settings, work.run)
-        scores = _scores(work, training, prediction)
+        truth = _truth(work, prediction)
+        scores = _scores(work, training, prediction, truth)
         work.run.add_metrics({"test": scores})
-        covered = _coverage(work, prediction)
-        ledgers = _ledgers(work, training, prediction)
+        covered = _coverage(work, prediction, truth)
+        ledgers = _ledgers(work, training, prediction, truth)
         write_ledgers(work.run, ledgers)
         gains = _noise_ledger(work, prediction)
         if "official" in scores:
@@ -60,61 +64,64 @@ def spectramind_v50(settings: Settings, run: RunDirectory | None = None) -> Resu
         return Result(submission.path / TABLE, scores)
 
 
-def _scores(work: Workspace, training: Training, prediction: Prediction) -> dict[str, float]:
-    """Of the test split: what the sigmas expect; with `data.truth` the official score, the z statistics and what naive
+def _truth(work: Workspace, prediction: Prediction) -> Truth | None:
+    """The predicted planets that `data.truth` lists, and their true depths (planets, 283); None without a truth."""
+    if work.settings.data.truth is None:
+        return None
+    path = Path(work.settings.data.truth)
+    planet_ids, depths = read_truth(path)
+    row = {planet: index for index, planet in enumerate(planet_ids)}
+    predicted = prediction.spectra.planet_ids
+    known = tuple(planet for planet in predicted if planet in row)
+    if not known:
+        found = f"{len(planet_ids)} others, such as {planet_ids[0]}"
+        raise InputError(path, "true spectra of planets of the test split", found, "Name its truth, or leave it out.")
+    if len(known) < len(predicted):
+        work.warn(f"{path} knows {len(known)} of {len(predicted)} test planets")
+    return known, depths[[row[planet] for planet in known]]
+
+
+def _scores(work: Workspace, training: Training, prediction: Prediction, truth: Truth | None) -> dict[str, float]:
+    """Of the test split: what the sigmas expect; with its truth the official score, the z statistics and what naive
     predictions score."""
     labels = work.dataset.labels()[1]
     reference = reference_of(labels)
     spectra = prediction.spectra
     scores = {"expected": expected_score(spectra.sigma, spectra.mean, *reference)}
-    if work.settings.data.truth is None:
+    if truth is None:
         return scores
-    spectra, truth = _with_truth(spectra, Path(work.settings.data.truth))
-    if len(truth) < len(prediction.spectra.planet_ids):
-        work.warn(f"{work.settings.data.truth} knows {len(truth)} of {len(prediction.spectra.planet_ids)} test planets")
+    spectra, depths = spectra.of(truth[0]), truth[1]
     flat = mean_depth_baseline(*_held_out(work, training), spectra.mean[:, 1:].mean(axis=1))
-    statistics = spectra_statistics(spectra.mean, spectra.sigma, truth)
+    statistics = spectra_statistics(spectra.mean, spectra.sigma, depths)
     return {
         **scores,
-        "official": score_parts(spectra.mean, spectra.sigma, truth, *reference).score,
-        "mean_depth": score_parts(*flat, truth, *reference).score,
-        "train_mean": score_parts(*train_mean_baseline(labels, len(truth)), truth, *reference).score,
+        "official": score_parts(spectra.mean, spectra.sigma, depths, *reference).score,
+        "mean_depth": score_parts(*flat, depths, *reference).score,
+        "train_mean": score_parts(*train_mean_baseline(labels, len(depths)), depths, *reference).score,
         "z_std": float(statistics["all"]["z_std"]),
         "rmse_ppm": float(statistics["all"]["rmse_ppm"]),
     }
 
 
-def _coverage(work: Workspace, prediction: Prediction) -> dict[str, dict[str, float]]:
-    """Of the test intervals, added to their metrics; nothing without `data.truth`."""
-    if work.settings.data.truth is None:
+def _coverage(work: Workspace, prediction: Prediction, truth: Truth | None) -> dict[str, dict[str, float]]:
+    """Of the test intervals, added to their metrics; nothing without the truth."""
+    if truth is None:
         return {}
-    covered = interval_coverage(prediction.path / INTERVALS, *read_truth(Path(work.settings.data.truth)))
+    covered = interval_coverage(prediction.path / INTERVALS, *truth)
     work.run.add_metrics({"intervals": {**work.run.metrics()["intervals"], "test_coverage": covered}})
     return covered
 
 
-def _with_truth(spectra: Spectra, path: Path) -> tuple[Spectra, Floats]:
-    """The predicted planets that `path` lists, and their true depths (planets, 283)."""
-    planet_ids, depths = read_truth(path)
-    row = {planet: index for index, planet in enumerate(planet_ids)}
-    known = tuple(planet for planet in spectra.planet_ids if planet in row)
-    if not known:
-        found = f"{len(planet_ids)} others, such as {planet_ids[0]}"
-        raise InputError(path, "true spectra of planets of the test split", found, "Name its truth, or leave it out.")
-    return spectra.of(known), depths[[row[planet] for planet in known]]
-
-
-def _ledgers(work: Workspace, training: Training, prediction: Prediction) -> dict[str, Ledger]:
-    """Of held-out train planets, and of the test split with `data.truth`."""
+def _ledgers(work: Workspace, training: Training, prediction: Prediction, truth: Truth | None) -> dict[str, Ledger]:
+    """Of held-out train planets, and of the test split where its truth is known."""
     held_out = read_predictions(training.path / OUT_OF_FOLD)
     labels = work.labels(held_out.planet_ids)
     scored = {"out_of_fold": (held_out, labels, reference_of(labels))}
-    if work.settings.data.truth is not None:
-        known = _with_truth(prediction.spectra, Path(work.settings.data.truth))
-        scored["test"] = (*known, reference_of(work.dataset.labels()[1]))
+    if truth is not None:
+        scored["test"] = (prediction.spectra.of(truth[0]), truth[1], reference_of(work.dataset.labels()[1]))
     return {
-        name: score_ledger(spectra.planet_ids, spectra.mean, spectra.sigma, truth, *reference)
-        for name, (spectra, truth, reference) in scored.items()
+        name: score_ledger(spectra.planet_ids, spectra.mean, spectra.sigma, depths, *reference)
+        for name, (spectra, depths, reference) in scored.items()
     }
 
 

@@ -32,10 +32,11 @@ from flows.workspace import Workspace, workspace
 from settings.resolve import resolve
 from spectramind.data.layout import usable_star
 from spectramind.errors import InputError
-from spectramind.explain.posterior import PosteriorParts, Windows, band_shares, contrast_profile, posterior_parts
+from spectramind.explain.posterior import PosteriorParts, band_shares, contrast_profile, posterior_parts
 from spectramind.instruments import AIRS, FGS1, INSTRUMENTS, N_WAVELENGTHS
 from spectramind.models.analytic import AnalyticModel
 from spectramind.models.response import correct_response
+from spectramind.models.windows import Windows
 from spectramind.provenance.units import MANIFEST, AnyPlace, find_digest, read_manifest, read_unit
 from spectramind.transit.fit import PlanetFit
 from spectramind.types import CalibratedVisit, Floats, LightCurve, Spectra, Star

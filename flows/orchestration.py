@@ -20,7 +20,7 @@ TELEMETRY_OFF = {
 QUIET_SERVER = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PREFECT_API_REQUEST_TIMEOUT": "180",  # a request waits until a temporary server is up
     "PREFECT_CLI_PROMPT": "false",
 }
 
@@ -37,12 +37,19 @@ def make_home(store: Path) -> None:
 
 
 def configure(store: Path) -> None:
-    """Prepare this process for Prefect. What the user's environment already sets stays, telemetry aside."""
+    """Prepare this process for Prefect; start a server unless the user's settings of Prefect name one.
+
+    What the user's environment already sets stays, telemetry aside.
+    """
     os.environ.update(TELEMETRY_OFF)
     for name, value in prefect_environment(store).items():
         os.environ.setdefault(name, value)
     make_home(store)
-    if "PREFECT_API_URL" not in os.environ:
-        from flows.temporary_server import tether
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
 
-        tether()
+    if get_current_settings().api.url is None:
+        from flows.temporary_server import start_server
+
+        os.environ["PREFECT_API_URL"] = start_server()
+        refresh_global_settings_context()

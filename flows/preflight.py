@@ -20,6 +20,7 @@ from flows.run_directory import METRICS, RESOLVED, RunDirectory, verify_run
 from flows.selftest import Check, libraries, print_checks, submission_format, submission_template, writable
 from flows.store_layout import StoreLayout
 from flows.store_use import references
+from flows.temporary_server import HOST
 from flows.units import calibrate_unit, fit_unit
 from flows.workspace import Visit, Workspace
 from settings.resolve import resolve
@@ -220,15 +221,14 @@ def _memory(rates: Rates) -> str:
 
 
 def _offline(settings: Settings) -> str:
-    """Nothing in settings or environment is reached over the network."""
+    """Nothing in settings or environment is reached over the network; the temporary server is on this machine."""
     addresses = {
         "outputs.store": "" if isinstance(settings.outputs.store, Path) else str(settings.outputs.store),
         "tracking.uri": settings.tracking.uri if settings.tracking.enable else "",
         "PREFECT_API_URL": os.environ.get("PREFECT_API_URL", ""),
     }
-    reached = [
-        name for name, value in addresses.items() if "://" in value and not value.startswith(("sqlite:", "file:"))
-    ]
+    here = ("sqlite:", "file:", f"http://{HOST}:")
+    reached = [name for name, value in addresses.items() if "://" in value and not value.startswith(here)]
     if reached:
         raise SpectraMindError(f"{', '.join(reached)} {'are' if len(reached) > 1 else 'is'} an address")
     return "no setting is an address"

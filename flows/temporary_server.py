@@ -1,11 +1,26 @@
-"""Prefect's temporary server, which each run starts for itself, ends with the run even if the run is killed."""
+"""Prefect's temporary server, which a run without a server of the user's starts for itself.
+
+Prefect would start one too, but when its first flow begins, and would leave it running after `kill -9`. Here it
+starts at once, beside the imports of the flows, and ends with the process that started it. It is handed a socket that
+listens already: whoever connects before the server is up waits for its answer, and nobody else can take the port.
+"""
 
 from __future__ import annotations
 
 import atexit
+import os
+import socket
 import subprocess
 import sys
-from functools import cache
+
+HOST = "127.0.0.1"
+
+_SERVE = """
+import socket, sys, uvicorn
+from prefect.server.api.server import create_app
+config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+"""
 
 _WATCH = """
 import os, signal, sys
@@ -13,23 +28,22 @@ sys.stdin.read()  # ends when the process that holds the other end does
 os.kill(int(sys.argv[1]), signal.SIGTERM)
 """
 
+STOP_LIMIT_S = 5.0
 
-@cache
-def tether() -> None:
-    """From now on, a temporary server that Prefect starts is stopped when this process is gone.
 
-    Prefect itself stops it on a regular exit only; after `kill -9` it would keep its memory and its port for good.
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-
-    start = SubprocessASGIServer._run_uvicorn_command
-
-    def start_watched(self: SubprocessASGIServer) -> subprocess.Popen[bytes]:
-        server = start(self)
-        stop_with_this_process(server.pid)
-        return server
-
-    SubprocessASGIServer._run_uvicorn_command = start_watched  # type: ignore[method-assign]
+def start_server() -> str:
+    """The address (PREFECT_API_URL) of a server that is about to answer, on the PREFECT_HOME of this environment."""
+    with socket.create_server((HOST, 0)) as listening:
+        port, descriptor = listening.getsockname()[1], listening.fileno()
+        server = subprocess.Popen(
+            [sys.executable, "-P", "-c", _SERVE, str(descriptor)],
+            pass_fds=[descriptor],
+            env={**os.environ, "PREFECT_SERVER_UI_ENABLED": "false"},
+            stdin=subprocess.DEVNULL,
+        )
+    atexit.register(_stop, server)
+    stop_with_this_process(server.pid)
+    return f"http://{HOST}:{port}/api"
 
 
 def stop_with_this_process(pid: int) -> None:
@@ -44,8 +58,17 @@ def stop_with_this_process(pid: int) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    # On a regular exit Prefect has stopped the server; its process number may then belong to another process.
+    # On a regular exit `pid` has ended before; its number may then belong to another process.
     atexit.register(_end, watcher)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _end(watcher: subprocess.Popen[bytes]) -> None:

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectramind.instruments import AIRS, FGS1, N_WAVELENGTHS
+from spectramind.models.windows import Windows, bins_inside
 from spectramind.transit.joint import Gaussian, inverse, solve
 from spectramind.types import Floats
-
-Windows = Mapping[str, Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def contrast_profile(attribution: Floats, windows: Windows) -> dict[str, Floats]
     A contrast, since what moves all bins alike is no feature. Where each bin's depth comes from its own data alone, a
     profile lies in the windows and the continuum, and is zero in the windows of other molecules.
     """
-    inside = {molecule: _bins(ranges) for molecule, ranges in windows.items()}
+    inside = {molecule: _within(ranges) for molecule, ranges in windows.items()}
     continuum = ~np.any(list(inside.values()), axis=0)
     continuum[FGS1.spectral_slice] = False
     profiles = {}
@@ -73,7 +72,7 @@ def band_shares(profiles: Mapping[str, Floats], windows: Windows) -> dict[str, d
     mean, `chance_limit` what 95 % of the places stay below or at, `chance_p` the share of places that hold as much as
     the true one, itself included.
     """
-    inside = {molecule: _bins(ranges) for molecule, ranges in windows.items()}
+    inside = {molecule: _within(ranges) for molecule, ranges in windows.items()}
     windowed = np.any(list(inside.values()), axis=0)
     airs = AIRS.spectral_slice
     shares = {}
@@ -92,8 +91,5 @@ def band_shares(profiles: Mapping[str, Floats], windows: Windows) -> dict[str, d
     return shares
 
 
-def _bins(ranges: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    inside = np.zeros(N_WAVELENGTHS, dtype=bool)
-    for first, last in ranges:
-        inside[first : last + 1] = True
-    return inside
+def _within(ranges: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    return np.isin(np.arange(N_WAVELENGTHS), bins_inside(ranges))

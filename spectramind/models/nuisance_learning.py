@@ -133,13 +133,18 @@ def planet_nuisances(
     for members, batch in _batches(nuisances, stars, n_visits, prior):
         for _ in range(PLANET_STEPS):
             batch = _moved(batch, prior, *_posteriors(batch, prior))
-        batch = _with_expected_scales(batch, prior)
-        stretch, slopes = batch.stretch(prior), batch.slopes(prior)
-        mean = stretch * (_prior_means(batch, prior) + batch.offset(prior))
-        scaled = stretch[:, :, None] * slopes
-        covariance = scaled @ _spread(prior, batch.n_visits) @ np.swapaxes(scaled, 1, 2)
+        mean, root = _before_light_curves(_with_expected_scales(batch, prior), prior)
+        covariance = root @ np.swapaxes(root, 1, 2)
         found.update(zip(members, zip(mean, covariance, strict=True), strict=True))
     return [found[number] for number in range(len(nuisances))]
+
+
+def _before_light_curves(batch: _Batch, prior: NuisancePrior) -> tuple[Floats, Floats]:
+    """Mean (N, p) of each planet's nuisances at its scales, f and g; and a root (N, p, q) of their covariance."""
+    stretch = batch.stretch(prior)
+    mean = stretch * (_prior_means(batch, prior) + batch.offset(prior))
+    root = np.linalg.cholesky(_spread(prior, batch.n_visits))
+    return mean, stretch[:, :, None] * (batch.slopes(prior) @ root)
 
 
 def _spread(prior: NuisancePrior, n_visits: int) -> Floats:
@@ -322,9 +327,7 @@ def _at_scales(batch: _Batch, scales: Floats) -> _Batch:
 
 def _evidence(batch: _Batch, prior: NuisancePrior) -> Floats:
     """(N,): log probability of the light curves, up to what does not depend on the scales."""
-    stretch = batch.stretch(prior)
-    expected = stretch * (_prior_means(batch, prior) + batch.offset(prior))
-    root = stretch[:, :, None] * (batch.slopes(prior) @ np.linalg.cholesky(_spread(prior, batch.n_visits)))
+    expected, root = _before_light_curves(batch, prior)
     inner = np.swapaxes(root, 1, 2) @ batch.precision @ root + np.eye(root.shape[2])
     pull = batch.score - (batch.precision @ expected[:, :, None])[..., 0]
     seen = (np.swapaxes(root, 1, 2) @ pull[:, :, None])[..., 0]

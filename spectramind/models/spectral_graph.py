@@ -8,7 +8,6 @@ near-linear. `seam`: mirrored pairs of bins on either side of the detector seam,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -18,11 +17,11 @@ from torch import Tensor
 from spectramind.errors import InputError
 from spectramind.instruments import N_WAVELENGTHS
 from spectramind.models.options import GraphOptions
+from spectramind.models.windows import Windows, bins_inside
 from spectramind.types import Floats
 
 EDGE_TYPES = ("adjacency", "molecule", "seam", "instrument")
 EDGE_FEATURES = ("wavelength difference", "molecules of source", "molecules of target", "seam")
-Windows = Mapping[str, tuple[tuple[int, int], ...]]
 Pairs = list[tuple[int, int]]
 
 
@@ -81,9 +80,7 @@ def spectral_graph(wavelengths_um: Floats, windows: Windows, seam_index: int, op
     InputError for wavelengths that are not 283 or do not ascend, and for windows or a seam outside the AIRS bins.
     """
     _check(wavelengths_um, windows, seam_index)
-    bins = {
-        molecule: [b for first, last in ranges for b in range(first, last + 1)] for molecule, ranges in windows.items()
-    }
+    bins = {molecule: bins_inside(ranges).tolist() for molecule, ranges in windows.items()}
     seam = seam_index if options.detector_seams else N_WAVELENGTHS
     pairs: dict[str, Pairs] = {name: [] for name in EDGE_TYPES}
     if options.wavelength_adjacency:

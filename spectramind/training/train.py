@@ -151,7 +151,7 @@ def _fit(
 ) -> None:
     options, supervised = recipe.train, phase.stage == "supervised"
     between = options.validation_steps if supervised else None
-    by_planet = planet_weights(data, recipe.symbolic)
+    by_planet = planet_weights(data, recipe.symbolic) if supervised else np.ones(len(data.truth))
     training = _loader(data, data.train, by_planet, options, seed, train=True)
     validation = _loader(data, data.validation, by_planet, options, seed, train=False) if supervised else None
     best = ModelCheckpoint(

@@ -17,7 +17,7 @@ What does not: coverage for one given planet or kind of planet, and of all bins 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from spectramind.errors import InputError
 from spectramind.instruments import FGS1
 from spectramind.metrics.score import require_scorable
+from spectramind.models.windows import Windows, bins_inside
 from spectramind.types import Floats
 
 ROUNDING = 1e-9
@@ -64,14 +65,13 @@ def regional_quantile(scores: Floats, level: float) -> float:
     return float(np.partition(scores, rank - 1, axis=None)[rank - 1])
 
 
-def molecule_regions(windows: Mapping[str, Sequence[tuple[int, int]]], n_bins: int) -> dict[str, NDArray[np.intp]]:
+def molecule_regions(windows: Windows, n_bins: int) -> dict[str, NDArray[np.intp]]:
     """A partition of the bins by name: FGS1, the bins of each molecule's `windows` (inclusive ranges; a bin of several
     molecules goes to the first), and the other bins of AIRS, the continuum."""
     owner = np.full(n_bins, len(windows))
     owner[FGS1.spectral_slice] = -1
     for number, ranges in reversed(list(enumerate(windows.values()))):
-        for first, last in ranges:
-            owner[first : last + 1] = number
+        owner[bins_inside(ranges)] = number
     names = [FGS1.name, *windows, "continuum"]
     regions = {name: np.flatnonzero(owner == number) for number, name in enumerate(names, start=-1)}
     return {name: bins for name, bins in regions.items() if bins.size}

@@ -7,43 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from toy_errors import WAVELENGTHS, WINDOWS, bins_of_molecules, erring_spectra
 
 from spectramind.corel.intervals import coverage_limits, fit_corel, split_planets
 from spectramind.corel.network import LEVELS, RelationalQuantiles
 from spectramind.corel.options import CorelOptions
 from spectramind.errors import InputError
-from spectramind.losses.options import MoleculeWindows
 from spectramind.models.options import GraphOptions
 from spectramind.models.spectral_graph import SpectralGraph, spectral_graph
-from spectramind.types import Floats
 
-WINDOWS = MoleculeWindows().by_molecule
 OPTIONS = CorelOptions(hidden=16, layers=1, epochs=25, learning_rate=4e-3)
 
 
 @pytest.fixture(scope="module")
 def graph() -> SpectralGraph:
-    wavelengths = np.r_[0.7, np.linspace(1.952, 3.895, 282)]
-    return spectral_graph(wavelengths, WINDOWS, 178, GraphOptions())
-
-
-def band(*molecules: str) -> np.ndarray:
-    inside = np.zeros(283, dtype=bool)
-    for molecule in molecules:
-        for first, last in WINDOWS[molecule]:
-            inside[first : last + 1] = True
-    return inside
-
-
-def population(n: int, seed: int, correlated: float = 0.0) -> tuple[Floats, Floats, Floats]:
-    """Means, stated sigmas and truths; errors that the bins of H2O and those of CO2 share, in sigmas, come on top."""
-    rng = np.random.default_rng(seed)
-    sigma = 5e-5 * np.exp(0.3 * rng.normal(size=(n, 1))) * np.ones((n, 283))
-    mean = 0.01 + 1e-3 * rng.normal(size=(n, 1)) + 1e-4 * rng.normal(size=(n, 283))
-    z = rng.normal(size=(n, 283))
-    for molecule in ("h2o", "co2"):
-        z += correlated * band(molecule) * rng.normal(size=(n, 1))
-    return mean, sigma, mean + sigma * z
+    return spectral_graph(WAVELENGTHS, WINDOWS, 178, GraphOptions())
 
 
 def test_an_untrained_network_leaves_sigma_as_it_is(graph: SpectralGraph) -> None:
@@ -73,13 +51,13 @@ def test_every_relation_gets_a_gradient(graph: SpectralGraph) -> None:
 @pytest.mark.parametrize("loss", ["pinball", "mse"])
 def test_correlated_errors_widen_the_intervals_of_their_bands_alone(graph: SpectralGraph, loss: str) -> None:
     options = replace(OPTIONS, loss=loss, coverage_weight=10.0)
-    mean, sigma, truth = population(200, 1, correlated=1.5)
+    mean, sigma, truth = erring_spectra(200, 1, correlated=1.5)
     fitted, _, _ = fit_corel(mean, sigma, truth, None, graph, options, seed=3)
-    plain = fit_corel(*population(200, 1), None, graph, options, seed=3)[0]
-    new = population(60, 2)[:2]
+    plain = fit_corel(*erring_spectra(200, 1), None, graph, options, seed=3)[0]
+    new = erring_spectra(60, 2)[:2]
     wide, narrow = (np.diff(f.limits(*new, None), axis=0)[0][f.levels.index(0.9)] for f in (fitted, plain))
     ratio = np.mean(wide / narrow, axis=0)
-    inside = band("h2o", "co2")
+    inside = bins_of_molecules("h2o", "co2")
     assert ratio[inside].mean() == pytest.approx(np.hypot(1, 1.5), rel=0.15)
     assert ratio[~inside].mean() == pytest.approx(1.0, abs=0.1)
     # Not by the conformal step alone: the network itself has learned where errors are larger.
@@ -90,8 +68,8 @@ def test_correlated_errors_widen_the_intervals_of_their_bands_alone(graph: Spect
 
 @pytest.mark.slow
 def test_coverage_of_planets_never_used_stays_within_its_limits(graph: SpectralGraph) -> None:
-    fitted, report, split = fit_corel(*population(150, 4, correlated=1.0), None, graph, OPTIONS, seed=1)
-    mean, sigma, truth = population(400, 5, correlated=1.0)
+    fitted, report, split = fit_corel(*erring_spectra(150, 4, correlated=1.0), None, graph, OPTIONS, seed=1)
+    mean, sigma, truth = erring_spectra(400, 5, correlated=1.0)
     (low, high), (below, above) = (fitted.limits(mean, sigma, None, band=band) for band in (False, True))
     for number, level in enumerate(fitted.levels):
         covered = ((low[number] <= truth) & (truth <= high[number])).mean(axis=0)
@@ -111,7 +89,7 @@ def test_light_curves_that_tell_of_errors_set_a_planets_width(graph: SpectralGra
     rng = np.random.default_rng(0)
     evidence = rng.normal(size=(2, 200, 3))
     factor = np.exp(0.5 * evidence[1, :, :1] * telling) * np.ones((200, 283))
-    mean, sigma, truth = population(200, 1)
+    mean, sigma, truth = erring_spectra(200, 1)
     truth = mean + factor * (truth - mean)
     fitted, report, _ = fit_corel(mean, sigma, truth, evidence, graph, options, seed=3)
     if not telling:
@@ -119,7 +97,7 @@ def test_light_curves_that_tell_of_errors_set_a_planets_width(graph: SpectralGra
         return
     assert report.instance_gain > 0.05
     assert fitted.response[1, 0] == pytest.approx(0.5, abs=0.1)
-    new, stated = population(2, 2)[:2]
+    new, stated = erring_spectra(2, 2)[:2]
     told = np.zeros((2, 2, 3))
     told[1, 1, 0] = 1.0
     low, high = fitted.limits(new, np.full_like(stated, 5e-5), told)
@@ -132,7 +110,7 @@ def test_light_curves_that_tell_of_errors_set_a_planets_width(graph: SpectralGra
 
 def test_the_same_seed_gives_the_same_bits(graph: SpectralGraph) -> None:
     options = replace(OPTIONS, epochs=2)
-    data = population(30, 7)
+    data = erring_spectra(30, 7)
     torch.manual_seed(99)
     first = fit_corel(*data, None, graph, options, seed=5)[0]
     torch.manual_seed(1)
@@ -146,7 +124,7 @@ def test_the_same_seed_gives_the_same_bits(graph: SpectralGraph) -> None:
 
 
 def test_few_planets_get_plain_intervals_and_no_network(graph: SpectralGraph) -> None:
-    data = population(19, 1)
+    data = erring_spectra(19, 1)
     fitted, report, split = fit_corel(*data, None, graph, OPTIONS)
     assert fitted.network is None
     assert report.n_train == 0
@@ -155,12 +133,12 @@ def test_few_planets_get_plain_intervals_and_no_network(graph: SpectralGraph) ->
     assert len(split.hold) == 4
     assert np.isinf(fitted.factor[fitted.levels.index(0.9)]).all()
     with pytest.raises(InputError, match="5 planets or more"):
-        fit_corel(*population(4, 1), None, graph, OPTIONS)
+        fit_corel(*erring_spectra(4, 1), None, graph, OPTIONS)
 
 
 def test_a_network_that_learned_luck_gets_no_weight(graph: SpectralGraph) -> None:
     options = replace(OPTIONS, epochs=60, learning_rate=2e-2)
-    fitted, report, _ = fit_corel(*population(24, 3), None, graph, options)
+    fitted, report, _ = fit_corel(*erring_spectra(24, 3), None, graph, options)
     assert fitted.network is not None
     assert fitted.weight == 0.0
     assert report.width_ppm == pytest.approx(report.plain_width_ppm)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,11 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedDataset:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A Prefect server of the tests' own, quiet as in a run."""
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A Prefect server of the tests' own, the one that a run starts; commands that a test starts use it too."""
     from flows.orchestration import configure
 
     configure(tmp_path_factory.mktemp("prefect"))
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=180):
-        yield
 
 
 def copy_linked(source: Path, target: Path) -> Path:

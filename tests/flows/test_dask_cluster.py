@@ -116,9 +116,11 @@ def calibrate(simulated: SimulatedDataset, folder: Path, where: str) -> str:
 
 
 def units(folder: Path) -> dict[str, str]:
-    """Digest of each cube and fit."""
-    found = [path for kind in ("cubes", "fits") for path in (folder / "store" / kind).rglob(MANIFEST)]
-    return {str(path.relative_to(folder)): read_manifest(path.parent)["digest"] for path in found}
+    """Digest of each cube and fit, also while others are made: `os.walk` overlooks what is renamed meanwhile."""
+    walks = (os.walk(folder / "store" / kind) for kind in ("cubes", "fits"))
+    found = [Path(parent) for walk in walks for parent, _, names in walk if MANIFEST in names]
+    finished = [path for path in found if path.suffix != ".partial"]
+    return {str(path.relative_to(folder)): read_manifest(path)["digest"] for path in finished}
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from toy_errors import WAVELENGTHS, bins_of_molecules, erring_spectra
 
 from flows import interval_methods
 from flows.interval_methods import Intervals, interval_method, method_identity, register
@@ -23,30 +24,17 @@ from flows.intervals import (
 )
 from settings.resolve import resolve
 from spectramind.errors import InputError, SettingsError
-from spectramind.losses.options import MoleculeWindows
 from spectramind.types import Floats, Spectra
 from spectramind.uncertainty.scaling import SigmaScaling
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "uncertainty.md"
-WAVELENGTHS = np.r_[0.7, np.linspace(1.952, 3.895, 282)]
 FAST = ("corel.hidden=16", "corel.layers=1", "corel.epochs=25", "corel.learning_rate=4e-3", "runtime.seed=3")
-WINDOWS = MoleculeWindows().by_molecule
-
-
-def bins_of(*molecules: str) -> np.ndarray:
-    ranges = [r for molecule in molecules for r in WINDOWS[molecule]]
-    return np.isin(np.arange(283), np.concatenate([np.arange(first, last + 1) for first, last in ranges]))
 
 
 def population(n: int, seed: int, correlated: float) -> tuple[Spectra, Floats]:
-    """Spectra and truths; errors that the bins of H2O and those of CO2 share, in sigmas, come on top."""
-    rng = np.random.default_rng(seed)
-    sigma = 5e-5 * np.exp(0.3 * rng.normal(size=(n, 1))) * np.ones((n, 283))
-    mean = 0.01 + 1e-3 * rng.normal(size=(n, 1)) + 1e-4 * rng.normal(size=(n, 283))
-    z = rng.normal(size=(n, 283))
-    for molecule in ("h2o", "co2"):
-        z += correlated * bins_of(molecule) * rng.normal(size=(n, 1))
-    return Spectra(tuple(f"{seed}-{number}" for number in range(n)), mean, sigma), mean + sigma * z
+    """Spectra and truths of `n` planets."""
+    mean, sigma, truth = erring_spectra(n, seed, correlated)
+    return Spectra(tuple(f"{seed}-{number}" for number in range(n)), mean, sigma), truth
 
 
 def written(folder: Path, method: str, correlated: float, *settings: str, n: int = 200) -> pd.DataFrame:
@@ -66,7 +54,7 @@ def test_correlated_residuals_of_two_bands_widen_their_intervals_alone(method: s
         level = table[table["level"] == 0.9]
         widths.append((level["high"] - level["low"]).groupby(level["wl"]).mean().to_numpy())
     ratio = widths[1] / widths[0]
-    band = bins_of("h2o", "co2")
+    band = bins_of_molecules("h2o", "co2")
     assert ratio[band].mean() == pytest.approx(np.hypot(1, 1.5), rel=0.15)
     assert ratio[~band].mean() == pytest.approx(1.0, abs=0.1)
     assert ratio[band].min() > ratio[~band].max()

@@ -87,7 +87,7 @@ def test_training_that_nobody_has_timed_is_not_taken_for_free(
 def test_addresses_and_a_budget_beyond_the_limit_fail(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect:4200/api")
     with pytest.raises(InputError):
         preflight(settings, Plan(1, 0, 8.5))
     lines = told(capsys)
