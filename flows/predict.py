@@ -14,6 +14,7 @@ from prefect import flow
 from flows.batches import remembered_unit
 from flows.calibrate import Calibration, calibrate
 from flows.contracts import judge, planet_flags, publish_data_quality
+from flows.covariance_file import COVARIANCE, write_covariance
 from flows.fit import Fits, fit_split
 from flows.interval_methods import method_identity
 from flows.intervals import held_out_planets, interval_log, write_intervals
@@ -32,9 +33,10 @@ from spectramind.provenance.digests import code_digest, digest_json
 from spectramind.provenance.units import unit_path
 from spectramind.types import Spectra
 from spectramind.uncertainty.evidence import evidence_of
+from spectramind.uncertainty.low_rank import LowRank, low_rank
 from spectramind.uncertainty.scaling import SigmaScaling
 
-PREDICTIONS, COVARIANCE, FLAGS = "predictions.parquet", "covariance.zarr", "flags.json"
+PREDICTIONS, FLAGS = "predictions.parquet", "flags.json"
 
 FALLBACK_FLAG = "fallback"
 """Marks a planet whose prediction is the mean of the training planets."""
@@ -115,7 +117,7 @@ def _identity(work: Workspace, fits: Fits, training: Training, doubts: Mapping[s
         "code": code_digest(
             *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
             *("flows.predict", "flows.served_model", "flows.network", "flows.intervals", "flows.passport"),
-            "flows.interval_methods",
+            *("flows.interval_methods", "flows.covariance_file"),
         ),
     }
 
@@ -152,46 +154,30 @@ def _write(
     flags = {planet: [*words, *doubts.get(planet, ())] for planet, words in zip(planets, spectra.flags, strict=True)}
     flags = {planet: words for planet, words in flags.items() if words}
     (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
-    if spectra.covariance is not None:
-        write_covariance(folder / COVARIANCE, spectra)
+    if predicted is not None and predicted.covariance is not None:
+        write_covariance(folder / COVARIANCE, planets, covariance_of(spectra, predicted))
 
 
 def with_fallback(planets: Sequence[str], predictor: Predictor, predicted: Spectra | None) -> Spectra:
     """`predicted` spectra in the order of `planets`; the fallback, flagged, for those that are not among them."""
-    n_bins = predictor.fallback_mean.size
     mean = np.tile(predictor.fallback_mean, (len(planets), 1))
     sigma = np.tile(predictor.fallback_sigma, (len(planets), 1))
     flags: list[tuple[str, ...]] = [(FALLBACK_FLAG,)] * len(planets)
     if predicted is None:
-        return Spectra(tuple(planets), mean, sigma, None, tuple(flags))
-    covariance = None
-    if predicted.covariance is not None:
-        covariance = np.zeros((len(planets), n_bins, n_bins))
-        covariance[:] = np.diag(predictor.fallback_sigma**2)
+        return Spectra(tuple(planets), mean, sigma, flags=tuple(flags))
     row = {planet: index for index, planet in enumerate(planets)}
     for index, planet in enumerate(predicted.planet_ids):
         mean[row[planet]], sigma[row[planet]] = predicted.mean[index], predicted.sigma[index]
         flags[row[planet]] = predicted.flags[index] if predicted.flags else ()
-        if covariance is not None and predicted.covariance is not None:
-            covariance[row[planet]] = predicted.covariance[index]
-    return Spectra(tuple(planets), mean, sigma, covariance, tuple(flags))
+    return Spectra(tuple(planets), mean, sigma, flags=tuple(flags))
 
 
-def write_covariance(path: Path, spectra: Spectra) -> None:
-    """Float32 (planets, 283, 283), one checksummed chunk per planet."""
-    import zarr
-    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-
-    values = np.asarray(spectra.covariance, dtype=np.float32)
-    array = zarr.create_array(
-        path,
-        shape=values.shape,
-        chunks=(1, *values.shape[1:]),
-        dtype="float32",
-        serializer=BytesCodec(endian="little"),
-        compressors=[ZstdCodec(level=3, checksum=True), Crc32cCodec()],
-        dimension_names=("planet", "bin", "bin_too"),
-        attributes={"planet_ids": list(spectra.planet_ids), "units": "1", "long_name": "covariance of depths"},
-        zarr_format=3,
-    )
-    array[:] = values
+def covariance_of(spectra: Spectra, predicted: Spectra) -> LowRank:
+    """Covariances of all `spectra`: of those that are `predicted`, theirs; of the others, the squares of sigma."""
+    assert predicted.covariance is not None
+    found = low_rank(predicted.covariance)
+    factors = np.zeros((*spectra.sigma.shape, found.factors.shape[2]))
+    diagonal = spectra.sigma**2
+    rows = [spectra.planet_ids.index(planet) for planet in predicted.planet_ids]
+    factors[rows], diagonal[rows] = found.factors, found.diagonal
+    return LowRank(factors, diagonal)

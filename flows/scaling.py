@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from flows.predict import COVARIANCE, FALLBACK_FLAG, FLAGS, PREDICTIONS, write_covariance
+from flows.covariance_file import COVARIANCE, read_covariance, write_covariance
+from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
 from flows.published import replace_tree
 from flows.run_directory import CHECKPOINT, RunDirectory, store_errors, write_atomically
 from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import SCALING
-from flows.spectra_files import read_covariance, read_predictions, read_truth
+from flows.spectra_files import read_predictions, read_truth
 from flows.tables import spectra_frame
 from flows.train import EVIDENCE, UNSCALED
 from settings.tree import Settings
@@ -23,7 +24,7 @@ from spectramind.errors import InputError
 from spectramind.metrics.score import reference_of, score_parts
 from spectramind.metrics.statistics import bin_statistics
 from spectramind.types import Floats, Spectra
-from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling, rescaled
+from spectramind.uncertainty.scaling import SigmaScaling, cross_fit_sigma, fit_sigma_scaling
 
 
 def calibrate_temperature(predictions: Path, truth: Path, settings: Settings, run: RunDirectory) -> None:
@@ -65,19 +66,16 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     old = SigmaScaling.load(finished_part(finished / CHECKPOINT / SCALING))
     evidence = read_evidence(source)
     sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma, evidence), evidence))
-    covariance = None
-    if (source / COVARIANCE).is_dir():
-        found = read_covariance(source / COVARIANCE, spectra.planet_ids)
-        covariance = rescaled(found, sigma / spectra.sigma)
-    predictions = replace(spectra, sigma=sigma, covariance=covariance)
+    predictions = replace(spectra, sigma=sigma)
     with store_errors(target), tempfile.TemporaryDirectory(dir=run.path, prefix=".rescaled-") as staging:
         folder = Path(staging) / target.name
         folder.mkdir()
         spectra_frame(predictions).to_parquet(folder / PREDICTIONS, index=False)
         (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
         np.save(folder / EVIDENCE, evidence)
-        if covariance is not None:
-            write_covariance(folder / COVARIANCE, predictions)
+        if (source / COVARIANCE).is_dir():
+            covariance = read_covariance(source / COVARIANCE, spectra.planet_ids).rescaled(sigma / spectra.sigma)
+            write_covariance(folder / COVARIANCE, spectra.planet_ids, covariance)
         replace_tree(folder, target)
     return target / PREDICTIONS
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -30,19 +28,6 @@ def read_predictions(path: Path) -> Spectra:
     values = table.select(pl.col(columns[1:]).cast(pl.Float64)).to_numpy()
     mean, sigma = np.hsplit(values, 2)
     return Spectra(tuple(map(str, table["planet_id"])), mean, sigma)
-
-
-def read_covariance(path: Path, planet_ids: Sequence[str]) -> Floats:
-    """Covariances (planets, 283, 283) of these planets, from the Zarr array that a run wrote. Raises InputError."""
-    import zarr
-
-    array = zarr.open_array(path, mode="r")
-    listed = [str(planet_id) for planet_id in cast("list[str]", array.attrs["planet_ids"])]
-    unknown = sorted(set(planet_ids) - set(listed))
-    if unknown:
-        raise InputError(path, "the covariance of all predicted planets", f"none of {unknown[0]}", "Predict again.")
-    rows = np.array([listed.index(planet_id) for planet_id in planet_ids])
-    return np.asarray(array.oindex[rows], dtype=float)
 
 
 def read_truth(path: Path) -> tuple[tuple[str, ...], Floats]:
