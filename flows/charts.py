@@ -106,7 +106,7 @@ def _draw(axes: Any, series: Series, colour: str) -> None:
     else:
         opacity = np.full(x.size, 0.8) if series.opacity is None else np.asarray(series.opacity, float)
         points = (x, y) if series.z is None else (x, y, np.asarray(series.z, float))
-        shade = [(*_rgb(colour), alpha) for alpha in opacity]
+        shade = [(*rgb(colour), alpha) for alpha in opacity]
         axes.scatter(*points, s=14, c=shade, label=series.name)
 
 
@@ -125,7 +125,7 @@ def _draw_heatmap(figure: Any, axes: Any, heatmap: Heatmap) -> None:
     figure.colorbar(image, ax=axes, label=heatmap.label)
 
 
-def _rgb(colour: str) -> tuple[float, float, float]:
+def rgb(colour: str) -> tuple[float, float, float]:
     from matplotlib.colors import to_rgb
 
     return to_rgb(colour)

@@ -13,6 +13,7 @@ import numpy as np
 
 from flows.charts import Chart, Heatmap, Series
 from flows.overlay import NUMBERS, TOP_BINS, rules_of
+from flows.projection_pages import projection_files
 from flows.run_data import RunData
 from spectramind.diagnostics.projections import FEWEST, KINDS, project
 from spectramind.diagnostics.reliability import (
@@ -178,8 +179,8 @@ def latents(run: RunData) -> Panel | None:
     if known.size < FEWEST:
         return Panel("Latent space", notes=[f"Of {known.size} planets only: nothing to project."])
     confidence = _confidence(run.sigma[known].mean(axis=1))
-    charts = []
-    for kind in KINDS:
+    pages: dict[str, list[Chart]] = {kind: [] for kind in KINDS}
+    for kind, charts in pages.items():
         for dimensions in (2, 3):
             points = project(run.latents[known], kind, dimensions, run.seed)
             series = []
@@ -192,8 +193,11 @@ def latents(run: RunData) -> Panel | None:
             name = f"{kind.replace('-', '').lower()}{'_3d' if dimensions == 3 else ''}"
             title = f"{kind}{' in three dimensions' if dimensions == 3 else ''}"
             charts.append(Chart(name, title, "", "", tuple(series)))
-    notes = [f"Shown: {run.latents_are}.", "Faint points have large sigmas. Click a point to see its planet."]
-    return Panel("Latent space", tuple(charts), notes=notes)
+    shown, faint = f"Shown: {run.latents_are}.", "Faint points have large sigmas."
+    named = {f"{kind} of the planets": charts for kind, charts in pages.items()}
+    files = projection_files(named, run.planet_ids, f"{shown} {faint} Point at one to see its planet.")
+    all_charts = tuple(chart for charts in pages.values() for chart in charts)
+    return Panel("Latent space", all_charts, notes=[shown, f"{faint} Click a point to see its planet."], files=files)
 
 
 def losses(run: RunData) -> Panel | None:

@@ -155,6 +155,22 @@ def test_the_page_draws_any_planet_and_asks_for_nothing(report: Path, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["umap", "tsne"])
+def test_projections_have_pages_of_their_own_that_name_the_planets(report: Path, name: str, tmp_path: Path) -> None:
+    page, plots = report.parent.resolve() / f"{name}.html", "[...document.querySelectorAll('.plotly-graph-div')]"
+    with opened(page.as_uri(), tmp_path) as browser:
+        browser.until(f"document.readyState === 'complete' && {plots}.length === 2")
+        browser.until(f"{plots}.every(plot => plot._fullLayout)")
+        kinds = browser.value(f"{plots}.map(plot => plot.data.map(trace => trace.type))")
+        named = browser.value(f"{plots}.map(plot => plot.data.flatMap(trace => trace.text))")
+        assert browser.troubles() == []
+        assert browser.requests() == [page.as_uri(), (page.parent / "plotly.min.js").as_uri()]
+    assert kinds == [["scatter", "scatter"], ["scatter3d", "scatter3d"]]
+    expected = sorted(f"planet {planet}" for planet in read_run(report.parents[1]).planet_ids)
+    assert [sorted(names) for names in named] == [expected, expected]
+
+
+@pytest.mark.slow
 def test_what_is_lost_is_told_once_and_the_rest_is_shown(report: Path, tmp_path: Path) -> None:
     run = copy_linked(report.parents[1], tmp_path / "run")
     for name in ("metrics.json", "predictions/flags.json", "submission/coverage_certificate.md"):
