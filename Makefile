@@ -36,7 +36,7 @@ $(DEMO)/data: | .venv/.ok
 	$(BIN)/spectramind simulate $@ simulation=demo
 
 test: .venv/.ok  ## runs the tests
-	$(BIN)/python -m pytest --numprocesses 2 --junitxml $(JUNIT)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junitxml $(JUNIT)
 
 ui: .venv/.ok  ## opens the Prefect and MLflow UIs on localhost, with a worker, for the runs made so far (STORE=directory)
 	$(BIN)/spectramind ui outputs.store=$(STORE)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SCRIPT = "plotly.min.js"
+CONFIG = {"responsive": True, "displayModeBar": False}
+"""Plotly's bar would offer to send the figure to a server."""
 RADII = (8, 4)
 """Of points, in pixels: in two dimensions, in three."""
 
@@ -26,7 +28,8 @@ def projection_files(pages: Mapping[str, Sequence[Chart]], planet_ids: Sequence[
     files = {}
     for title, charts in pages.items():
         figures = [
-            Markup(_figure(chart, planet_ids).to_html(full_html=False, include_plotlyjs=False)) for chart in charts
+            Markup(_figure(chart, planet_ids).to_html(full_html=False, include_plotlyjs=False, config=CONFIG))
+            for chart in charts
         ]
         page = render("projections.html", title=title, figures=figures, note=note, script=SCRIPT)
         files[f"{charts[0].name}.html"] = page
