@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spectramind.provenance.units import MANIFEST
 from spectramind.simulation.dataset import SimulatedDataset, simulate_dataset
 from spectramind.simulation.options import SimulationOptions
 
@@ -32,6 +33,13 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> None:
     from flows.orchestration import configure
 
     configure(tmp_path_factory.mktemp("prefect"))
+
+
+def finished_units(store: Path) -> list[Path]:
+    """Cubes and fits in a store, also while others are made: `os.walk` overlooks what is renamed meanwhile."""
+    walks = (os.walk(store / kind) for kind in ("cubes", "fits"))
+    found = [Path(parent) for walk in walks for parent, _, names in walk if MANIFEST in names]
+    return [path for path in found if path.suffix != ".partial"]
 
 
 def copy_linked(source: Path, target: Path) -> Path:

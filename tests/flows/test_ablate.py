@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import finished_units
 
 from flows.journal import Journal
 from flows.sweep import PlannedRun, Sweep, read_results
@@ -76,8 +77,7 @@ def starts(run: Path) -> list[str]:
 
 def made(store: Path) -> dict[str, int]:
     """When each cube and fit in the store was made."""
-    manifests = [path for kind in ("cubes", "fits") for path in (store / kind).rglob("manifest.json")]
-    return {str(path): path.stat().st_mtime_ns for path in manifests if ".partial" not in str(path)}
+    return {str(path): (path / "manifest.json").stat().st_mtime_ns for path in finished_units(store)}
 
 
 def rows(sweep: Path) -> list[dict[str, Any]]:

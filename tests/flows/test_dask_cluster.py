@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from conftest import finished_units
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -24,7 +25,7 @@ from spectramind.cubes.options import DaskOptions
 from spectramind.cubes.parallel import KEEP_MEMORY, ONE_THREAD, map_units
 from spectramind.errors import SettingsError
 from spectramind.provenance.digests import file_digest
-from spectramind.provenance.units import MANIFEST, read_manifest
+from spectramind.provenance.units import read_manifest
 from spectramind.simulation.dataset import SimulatedDataset
 
 ROOT = Path(__file__).parents[2]
@@ -116,11 +117,9 @@ def calibrate(simulated: SimulatedDataset, folder: Path, where: str) -> str:
 
 
 def units(folder: Path) -> dict[str, str]:
-    """Digest of each cube and fit, also while others are made: `os.walk` overlooks what is renamed meanwhile."""
-    walks = (os.walk(folder / "store" / kind) for kind in ("cubes", "fits"))
-    found = [Path(parent) for walk in walks for parent, _, names in walk if MANIFEST in names]
-    finished = [path for path in found if path.suffix != ".partial"]
-    return {str(path.relative_to(folder)): read_manifest(path)["digest"] for path in finished}
+    """Digest of each cube and fit."""
+    found = finished_units(folder / "store")
+    return {str(path.relative_to(folder)): read_manifest(path)["digest"] for path in found}
 
 
 @pytest.mark.slow
