@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from flows.flags import by_fallback, read_flags
 from flows.interval_methods import fit_network, network_lines
 from flows.intervals import INTERVALS, held_out_planets, interval_table
 from flows.journal import finite_json
-from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
+from flows.predict import PREDICTIONS
 from flows.published import replace_tree
 from flows.run_directory import CHECKPOINT, OUT_OF_FOLD, RunDirectory, store_errors
-from flows.scaling import finished_part, read_evidence, true_depths
-from flows.spectra_files import read_predictions
+from flows.scaling import read_evidence, true_depths
+from flows.spectra_files import finished_part, read_predictions
 from flows.tables import spectra_frame
 from settings.tree import Settings
 from spectramind.data.layout import open_dataset
@@ -153,8 +154,7 @@ def _write_predictions(folder: Path, predictions: Path, corel: Corel, better: bo
     if not (predictions / PREDICTIONS).exists():
         return
     spectra = read_predictions(predictions / PREDICTIONS)
-    flags = json.loads(finished_part(predictions / FLAGS).read_text(encoding="utf-8"))
-    kept = np.array([FALLBACK_FLAG not in flags.get(planet, ()) for planet in spectra.planet_ids])
+    kept = ~by_fallback(spectra.planet_ids, read_flags(predictions))
     evidence = read_evidence(predictions)[:, kept]
     mean, sigma = spectra.mean[kept], spectra.sigma[kept]
     planets = [planet for planet, keep in zip(spectra.planet_ids, kept, strict=True) if keep]

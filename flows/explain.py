@@ -24,9 +24,8 @@ from flows.passport import PASSPORT, passport_table, planet_passport
 from flows.predict import PREDICTIONS
 from flows.published import replace_tree
 from flows.run_directory import CHECKPOINT, RunDirectory, store_errors
-from flows.scaling import finished_part
 from flows.served_model import MODEL, NETWORKS
-from flows.spectra_files import read_predictions
+from flows.spectra_files import finished_part, read_predictions
 from flows.units import FIT, fit_identity
 from flows.workspace import Workspace, workspace
 from settings.resolve import resolve

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from flows.calibrate import Calibration, calibrate
 from flows.contracts import judge, planet_flags, publish_data_quality
 from flows.covariance_file import COVARIANCE, write_covariance
 from flows.fit import Fits, fit_split
+from flows.flags import FALLBACK_FLAG, write_flags
 from flows.interval_methods import method_identity
 from flows.intervals import held_out_planets, interval_log, write_intervals
 from flows.network import VIOLATIONS, fgs1_curves, violations_table
@@ -36,10 +36,7 @@ from spectramind.uncertainty.evidence import evidence_of
 from spectramind.uncertainty.low_rank import LowRank, low_rank
 from spectramind.uncertainty.scaling import SigmaScaling
 
-PREDICTIONS, FLAGS = "predictions.parquet", "flags.json"
-
-FALLBACK_FLAG = "fallback"
-"""Marks a planet whose prediction is the mean of the training planets."""
+PREDICTIONS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
@@ -117,7 +114,7 @@ def _identity(work: Workspace, fits: Fits, training: Training, doubts: Mapping[s
         "code": code_digest(
             *("spectramind.models", "spectramind.transit", "spectramind.uncertainty", "spectramind.losses"),
             *("flows.predict", "flows.served_model", "flows.network", "flows.intervals", "flows.passport"),
-            *("flows.interval_methods", "flows.covariance_file"),
+            *("flows.interval_methods", "flows.covariance_file", "flows.flags"),
         ),
     }
 
@@ -153,7 +150,7 @@ def _write(
     np.save(folder / EVIDENCE, evidence_of([summaries.get(planet, {}) for planet in planets]))
     flags = {planet: [*words, *doubts.get(planet, ())] for planet, words in zip(planets, spectra.flags, strict=True)}
     flags = {planet: words for planet, words in flags.items() if words}
-    (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
+    write_flags(folder, flags)
     if predicted is not None and predicted.covariance is not None:
         write_covariance(folder / COVARIANCE, planets, covariance_of(spectra, predicted))
 

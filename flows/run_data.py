@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from flows.flags import FLAGS
 from flows.overlay import OVERLAY
 from flows.run_directory import CHECKPOINT, OUT_OF_FOLD
 from flows.spectra_files import read_predictions, read_truth
@@ -124,7 +125,7 @@ def read_run(path: Path) -> RunData:
     curves, latents, latents_are = _from_store(path, ids, splits, mean, settings, dataset, missing)
     summary = _json(path / "run_hash_summary_v50.json", missing)
     quality = _json(path / "calibration" / "data_quality.json", missing)
-    words = _json(path / "predictions" / "flags.json", [] if len(parts) == 1 else missing)
+    words = _json(path / "predictions" / FLAGS, [] if len(parts) == 1 else missing)
     certificate = path / "submission" / "coverage_certificate.md"
     if not certificate.is_file():
         missing.append("coverage certificate: the run has made no submission")

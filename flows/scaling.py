@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +10,13 @@ import numpy as np
 from rich.console import Console
 
 from flows.covariance_file import COVARIANCE, read_covariance, write_covariance
-from flows.predict import FALLBACK_FLAG, FLAGS, PREDICTIONS
+from flows.flags import by_fallback, read_flags, write_flags
+from flows.predict import PREDICTIONS
 from flows.published import replace_tree
 from flows.run_directory import CHECKPOINT, RunDirectory, store_errors, write_atomically
 from flows.scaling_log import scaling_lines, scaling_log
 from flows.served_model import SCALING
-from flows.spectra_files import read_predictions, read_truth
+from flows.spectra_files import finished_part, read_predictions, read_truth
 from flows.tables import spectra_frame
 from flows.train import EVIDENCE, UNSCALED
 from settings.tree import Settings
@@ -61,8 +61,8 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
     predicted by the fallback keep their sigma."""
     source, target = finished / "predictions", run.folder("predictions")
     spectra = read_predictions(finished_part(source / PREDICTIONS))
-    flags = json.loads(finished_part(source / FLAGS).read_text(encoding="utf-8"))
-    fallback = np.array([FALLBACK_FLAG in flags.get(planet, ()) for planet in spectra.planet_ids])[:, None]
+    flags = read_flags(source)
+    fallback = by_fallback(spectra.planet_ids, flags)[:, None]
     old = SigmaScaling.load(finished_part(finished / CHECKPOINT / SCALING))
     evidence = read_evidence(source)
     sigma = np.where(fallback, spectra.sigma, scaling.apply(old.undo(spectra.sigma, evidence), evidence))
@@ -71,7 +71,7 @@ def _rescale(finished: Path, scaling: SigmaScaling, run: RunDirectory) -> Path:
         folder = Path(staging) / target.name
         folder.mkdir()
         spectra_frame(predictions).to_parquet(folder / PREDICTIONS, index=False)
-        (folder / FLAGS).write_text(json.dumps(flags, indent=1, sort_keys=True), encoding="utf-8")
+        write_flags(folder, flags)
         np.save(folder / EVIDENCE, evidence)
         if (source / COVARIANCE).is_dir():
             covariance = read_covariance(source / COVARIANCE, spectra.planet_ids).rescaled(sigma / spectra.sigma)
@@ -100,11 +100,3 @@ def true_depths(truth: Path, planet_ids: tuple[str, ...]) -> Floats:
         raise InputError(truth, "the true spectra of all predicted planets", f"none of {unknown[0]}", "Name train.csv.")
     row = {planet_id: index for index, planet_id in enumerate(listed)}
     return depths[[row[planet_id] for planet_id in planet_ids]]
-
-
-def finished_part(path: Path) -> Path:
-    """`path`, which a finished run has. InputError if it is not there."""
-    if not path.exists():
-        cure = "Name the directory of a run that has trained and predicted."
-        raise InputError(path, "a part of a finished run", "no such file", cure)
-    return path

@@ -37,3 +37,11 @@ def read_truth(path: Path) -> tuple[tuple[str, ...], Floats]:
     if not np.all(np.isfinite(depths) & (depths >= 0) & (depths < 1)):
         raise InputError(path, "depths from 0 to 1 in every cell", "others", "Restore the file.")
     return table.planet_ids(), depths
+
+
+def finished_part(path: Path) -> Path:
+    """`path`, which a finished run has. InputError if it is not there."""
+    if not path.exists():
+        cure = "Name the directory of a run that has trained and predicted."
+        raise InputError(path, "a part of a finished run", "no such file", cure)
+    return path
