@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from flows.temporary_server import failure as server_failure
 from spectramind import __version__
 from spectramind.errors import BudgetReached, SettingsError, SpectraMindError, StoreError
 
@@ -213,12 +214,15 @@ def _stop(message: str, code: int) -> NoReturn:
 
 
 def _named(error: Exception, invocation: Invocation) -> Exception:
-    """`error`, or a full disk where that is why a server or library failed in words of its own."""
+    """`error`, or a full disk or a server that has ended where that is why a library failed in words of its own."""
     if not isinstance(error, SpectraMindError):
         for place in (*invocation.runs, invocation.store()):
             if place.exists() and shutil.disk_usage(place).free < FULL_DISK:
                 cure = "free space or choose another outputs.dir and outputs.store"
                 return StoreError(f"{place}: cannot be written (No space left on device); {cure}")
+        if (why := server_failure()) is not None:
+            home = os.environ["PREFECT_HOME"]
+            return StoreError(f"{home}: Prefect's server ended ({why}); restore its files there, or move them away")
     return error
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import socket
 import subprocess
 import sys
+import tempfile
+from typing import IO
 
 HOST = "127.0.0.1"
 
@@ -30,9 +33,13 @@ os.kill(int(sys.argv[1]), signal.SIGTERM)
 
 STOP_LIMIT_S = 5.0
 
+_started: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+"""Servers of this process, and what they say of errors."""
+
 
 def start_server() -> str:
     """The address (PREFECT_API_URL) of a server that is about to answer, on the PREFECT_HOME of this environment."""
+    told = tempfile.TemporaryFile()  # noqa: SIM115, the server writes to it for as long as this process lives
     with socket.create_server((HOST, 0)) as listening:
         port, descriptor = listening.getsockname()[1], listening.fileno()
         server = subprocess.Popen(
@@ -40,10 +47,23 @@ def start_server() -> str:
             pass_fds=[descriptor],
             env={**os.environ, "PREFECT_SERVER_UI_ENABLED": "false"},
             stdin=subprocess.DEVNULL,
+            stderr=told,
         )
+    _started.append((server, told))
     atexit.register(_stop, server)
     stop_with_this_process(server.pid)
     return f"http://{HOST}:{port}/api"
+
+
+def failure() -> str | None:
+    """Why a server of this process has ended, in its own words; None if none has."""
+    for server, told in _started:
+        if server.poll() is not None:
+            told.seek(0)
+            lines = told.read().decode(errors="replace").splitlines()
+            errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+            return (errors or lines or [f"exit code {server.returncode}"])[-1]
+    return None
 
 
 def stop_with_this_process(pid: int) -> None:
