@@ -44,7 +44,11 @@ def read_covariance(path: Path, planet_ids: Sequence[str]) -> LowRank:
     """Covariances of these planets from the Zarr group that a run wrote. Raises InputError."""
     import zarr
 
-    group = zarr.open_group(path, mode="r")
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (OSError, zarr.errors.ContainsArrayError) as error:
+        expected = "a Zarr group of factors and diagonal"
+        raise InputError(path, expected, type(error).__name__, "Predict again.") from error
     listed = [str(planet_id) for planet_id in cast("list[str]", group.attrs["planet_ids"])]
     unknown = sorted(set(planet_ids) - set(listed))
     if unknown:

@@ -26,8 +26,15 @@ class UncertaintyOptions:
     )
     folds: int = option(5, "Folds of the cross-validation over planets.", ge=2, le=100)
     min_planets: int = option(16, "With fewer held-out planets than this, sigma is left as it is.", ge=2, le=100_000)
+    prior_scatter: float = option(
+        0.1,
+        "How far, in ln(sigma), a predictor's sigmas may be expected to be wrong: what few planets show is shrunk "
+        "towards them as they are. Effects far larger than this and than chance are believed.",
+        gt=0.0,
+        le=100.0,
+    )
     min_gain: float = option(
-        0.0, "Least gain on held-out planets, in its standard errors, for which a stage is kept.", ge=0.0, le=10.0
+        0.25, "Least gain on held-out planets, in its standard errors, for which a stage is kept.", ge=0.0, le=10.0
     )
     tail_limit: float = option(
         10.0,

@@ -2,15 +2,19 @@
 
 Fitted on out-of-fold predictions, each instrument by itself, in stages, each on top of those kept before:
 
-    instrument   sigma1 = T sigma                 T^2 = weighted mean of z^2, the exact optimum
-    bins         sigma2 = f_b sigma1              per-bin T, shrunk towards a curve smooth along wavelength
-    power        sigma3 = e^a sigma2^c            c by one-dimensional search, a in closed form
+    instrument   sigma1 = T sigma                 T^2 = weighted mean of z^2, the exact optimum, shrunk
+    bins         sigma2 = f_b sigma1              per-bin T, shrunk towards a curve smooth along wavelength, this shrunk
+    power        sigma3 = e^a sigma2^c            c by one-dimensional search, a in closed form, both shrunk
     evidence     sigma4 = e^(b + x g) sigma3      x: a planet's own light curves (`evidence`), g shrunk towards zero
 
 `stage="global"` is the single temperature for both instruments. Temperature acts on the standard deviation alone, the
 mean stays. With objective "score" planet and bin weigh the instrument's weight over L_ideal - L_ref, so that the
 fit optimises exactly the part of the 2025 score that depends on sigma; with "nll" all weigh the same. A stage is kept
 only if it lowers the loss ln(sigma) + z^2 / 2 of planets left out of its fit.
+
+Few planets tell a size badly, the more so as the bins of a planet err together. What is found is therefore shrunk
+towards "sigma is right" by its sampling variance over planets (`_belief`): empirical Bayes, whose prior is no narrower
+than `prior_scatter`.
 
 Arrays are (planets, bins), bin 0 is FGS1. One row per planet: rows are assigned to folds as they are, so visits of one
 planet must be combined before.
@@ -186,7 +190,19 @@ def fit_sigma_scaling(
     The score's reference is the mean and standard deviation of `truth`. Raises InputError on arrays that cannot be
     scored and on sigmas of zero.
     """
-    options = options or UncertaintyOptions()
+    return _fit(mean, sigma, truth, options or UncertaintyOptions(), seed, evidence)
+
+
+def _fit(
+    mean: Floats,
+    sigma: Floats,
+    truth: Floats,
+    options: UncertaintyOptions,
+    seed: int,
+    evidence: Floats | None,
+    chosen: Mapping[str, tuple[str, ...]] | None = None,
+) -> SigmaScaling:
+    """The scaling of the stages that held-out planets choose, or of those `chosen` for each group."""
     require_scorable(mean, sigma, truth)
     if not np.all(sigma > 0):
         raise InputError("sigma to be scaled", "positive numbers", "zero", "Check the predictor's output.")
@@ -198,7 +214,10 @@ def fit_sigma_scaling(
     for name, bins in _groups(options).items():
         own = None if evidence is None or name not in _INSTRUMENT else evidence[_INSTRUMENT[name]]
         sample = _Sample.of(mean[:, bins], sigma[:, bins], truth[:, bins], weights[:, bins], options.tail_limit, own)
-        chain, gains = _select(sample, _stages(options, sample), folds, options)
+        if chosen is None:
+            chain, gains = _select(sample, _stages(options, sample), folds, options)
+        else:
+            chain, gains = _fit_chain(sample, chosen[name], options), {}
         if response is not None and chain.response is not None:
             response[:, bins] = chain.response[:, None]
         offset[bins], exponent[bins] = chain.offset, chain.exponent
@@ -223,17 +242,19 @@ def cross_fit_sigma(
     seed: int = 0,
     evidence: Floats | None = None,
 ) -> Floats:
-    """Scaled sigma (planets, bins) where each planet's scaling, choice of stages included, was fitted without it.
+    """Scaled sigma (planets, bins) where each planet's scaling was fitted without it; what an out-of-fold score of the
+    scaled predictions is computed from.
 
-    What an honest out-of-fold score of the scaled predictions is computed from.
+    All have the stages that all planets choose (by other folds), so that it is the score of the predictor in use.
     """
     options = options or UncertaintyOptions()
-    require_scorable(mean, sigma, truth)
+    whole = _fit(mean, sigma, truth, options, seed, evidence)
+    chosen = {name: group.kept for name, group in whole.groups.items()}
     scaled = np.empty_like(sigma)
     for fold in _folds(len(truth), options.folds, seed + 1):
         rest = np.setdiff1d(np.arange(len(truth)), fold)
         known, own = (None, None) if evidence is None else (evidence[:, rest], evidence[:, fold])
-        scaling = fit_sigma_scaling(mean[rest], sigma[rest], truth[rest], options, seed, known)
+        scaling = _fit(mean[rest], sigma[rest], truth[rest], options, seed, known, chosen)
         scaled[fold] = scaling.apply(sigma[fold], own)
     return scaled
 
@@ -363,9 +384,20 @@ def _fit_chain(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOpt
     return chain
 
 
+def _belief(size2: float, variance: float, options: UncertaintyOptions) -> float:
+    """What to believe of an effect whose square is found to be `size2`, 0 to 1. The effect's prior is normal; its
+    variance is what is found beyond chance, `prior_scatter` squared at least."""
+    prior = max(options.prior_scatter**2, size2 - variance)
+    return prior / (prior + variance)
+
+
 def _fit_temperature(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
-    """T^2 = weighted mean of z^2 minimises sum w (ln T + z^2 / (2 T^2))."""
-    factor = _bounded_log(0.5 * _log(np.average(sample.z2(chain), weights=sample.weight)), options)
+    """T^2 = weighted mean of z^2 minimises sum w (ln T + z^2 / (2 T^2)); ln T is then shrunk."""
+    z2 = sample.z2(chain)
+    mean_z2 = max(float(np.average(z2, weights=sample.weight)), _TINY)
+    influence = np.mean(sample.weight * (z2 / mean_z2 - 1.0), axis=1) / (2.0 * len(z2))
+    found = 0.5 * float(np.log(mean_z2))
+    factor = _bounded_log(found * _belief(found**2, float(influence @ influence), options), options)
     return replace(
         chain, offset=chain.offset + factor, temperature=float(np.exp(factor)), stages=(*chain.stages, "temperature")
     )
@@ -373,21 +405,26 @@ def _fit_temperature(sample: _Sample, chain: _Chain, options: UncertaintyOptions
 
 def _fit_bins(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
     """Per-bin factors, empirical-Bayes shrunk: a bin departs from the smooth curve only as far as its own sampling
-    variance (falling as one over the number of planets) leaves the departure credible."""
+    variance (falling as one over the number of planets) leaves the departure credible, and so does the curve from
+    zero."""
     z2, weight = sample.z2(chain), sample.weight
-    mean_z2 = np.average(z2, axis=0, weights=weight)
-    raw = 0.5 * _log(mean_z2)
-    spread = np.sum(weight**2 * (z2 - mean_z2) ** 2, axis=0) / np.sum(weight, axis=0) ** 2
-    variance = spread / (4.0 * np.maximum(mean_z2, _TINY) ** 2) + _TINY
-    smooth = _smooth(raw, 1.0 / variance, options.smoothing_bins)
+    mean_z2 = np.maximum(np.average(z2, axis=0, weights=weight), _TINY)
+    raw = 0.5 * np.log(mean_z2)
+    influence = weight * (z2 / mean_z2 - 1.0) / (2.0 * np.sum(weight, axis=0))
+    variance = np.sum(influence**2, axis=0) + _TINY
+    smoother = _smoother(1.0 / variance, options.smoothing_bins)
+    smooth = smoother @ raw
+    chance = float(np.mean(np.sum((influence @ smoother.T) ** 2, axis=0)))
     departure = raw - smooth
     credible = max(0.0, float(np.mean(departure**2 - variance)))
-    factor = _bounded_log(smooth + departure * credible / (credible + variance), options)
+    curve = smooth * _belief(float(np.mean(smooth**2)), chance, options)
+    factor = _bounded_log(curve + departure * credible / (credible + variance), options)
     return replace(chain, offset=chain.offset + factor, stages=(*chain.stages, "bins"))
 
 
 def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
-    """e^a sigma^c: for each c the best a has a closed form, and the loss left over is convex in c."""
+    """e^a sigma^c: for each c the best a has a closed form, and the loss left over is convex in c. Both are shrunk by
+    their sandwich variance (Huber 1967), a at the middle of ln sigma, where it does not depend on c."""
     from scipy.optimize import minimize_scalar
 
     log_sigma = chain.log_sigma(sample)
@@ -399,7 +436,15 @@ def _fit_power(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _
 
     bounds = (1.0 - options.max_exponent_change, 1.0 + options.max_exponent_change)
     c = 1.0 if np.ptp(x) < _SAME_SIGMA else float(minimize_scalar(intercept, bounds=bounds, method="bounded").x)
-    shift = centre + _bounded_log(intercept(c) - centre, options) - c * centre
+    a = intercept(c) - centre
+    z2 = sample.error2 * np.exp(-2.0 * (intercept(c) + c * x))
+    slopes = [np.mean(sample.weight * (1.0 - z2) * factor, axis=1) for factor in (1.0, x)]
+    curvatures = [float(np.sum(np.mean(2.0 * sample.weight * z2 * x**power, axis=1))) for power in range(3)]
+    gradient, inverse = np.stack(slopes, axis=1), np.linalg.pinv([curvatures[:2], curvatures[1:]])
+    variance = np.diag(inverse @ (gradient.T @ gradient) @ inverse)
+    a *= _belief(a**2, float(variance[0]), options)
+    c = 1.0 + (c - 1.0) * _belief((c - 1.0) ** 2, float(variance[1]), options)
+    shift = centre + _bounded_log(a, options) - c * centre
     return replace(chain, offset=shift + c * chain.offset, exponent=c * chain.exponent, stages=(*chain.stages, "power"))
 
 
@@ -434,9 +479,9 @@ def _bounded_log(log_factor: Any, options: UncertaintyOptions) -> Any:
     return np.clip(log_factor, -bound, bound)
 
 
-def _smooth(values: Floats, precision: Floats, width: float) -> Floats:
-    """Gaussian-kernel mean along bins, weighted by precision."""
-    index = np.arange(values.size)
+def _smoother(precision: Floats, width: float) -> Floats:
+    """Gaussian-kernel mean along bins, weighted by precision: what turns values (bins,) into smooth ones."""
+    index = np.arange(precision.size)
     kernel = np.exp(-0.5 * ((index[:, None] - index[None, :]) / width) ** 2) * precision
-    smooth: Floats = kernel @ values / np.sum(kernel, axis=1)
-    return smooth
+    smoother: Floats = kernel / np.sum(kernel, axis=1, keepdims=True)
+    return smoother

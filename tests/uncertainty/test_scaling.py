@@ -56,7 +56,8 @@ def test_temperature_is_the_optimum_of_the_official_score() -> None:
 
 def test_global_temperature_is_one_factor_and_lowers_held_out_loss() -> None:
     mean, sigma, truth = drawn(150, 1.5)
-    scaling = fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="global", objective="nll"))
+    options = UncertaintyOptions(stage="global", objective="nll", prior_scatter=100.0)
+    scaling = fit_sigma_scaling(mean, sigma, truth, options)
     factor = scaling.apply(sigma) / sigma
     assert np.allclose(factor, scaling.groups["all"].temperature)
     z2 = ((truth - mean) / sigma) ** 2
@@ -118,6 +119,48 @@ def test_cross_fit_agrees_with_unseen_planets() -> None:
     honest = score_parts(mean, cross_fit_sigma(mean, sigma, truth), truth, *reference).unclipped
     unseen = score_parts(new_mean, fit_sigma_scaling(mean, sigma, truth).apply(new_sigma), new_truth, *reference)
     assert honest == pytest.approx(unseen.unclipped, abs=0.01)
+
+
+def unseen_gain(n_planets: int, options: UncertaintyOptions) -> float:
+    """Points of the score that scalings of honest sigmas, each fitted on a few planets, win on new ones on average."""
+    new_mean, new_sigma, new_truth = drawn(300, seed=1000)
+    reference = reference_of(new_truth)
+    before = score_parts(new_mean, new_sigma, new_truth, *reference).unclipped
+    after = [
+        score_parts(
+            new_mean,
+            fit_sigma_scaling(*drawn(n_planets, seed=seed), options, seed).apply(new_sigma),
+            new_truth,
+            *reference,
+        ).unclipped
+        for seed in range(20)
+    ]
+    return float(np.mean(after)) - before
+
+
+def test_what_few_planets_show_costs_honest_sigmas_little() -> None:
+    believed = UncertaintyOptions(prior_scatter=100.0, min_gain=0.0)
+    assert 0.7 * unseen_gain(24, believed) < unseen_gain(24, UncertaintyOptions()) <= 0.0
+
+
+def test_a_large_effect_is_believed() -> None:
+    mean, sigma, truth = drawn(60, 2.5, seed=13)
+    shrunk, whole = (
+        fit_sigma_scaling(mean, sigma, truth, UncertaintyOptions(stage="instrument", prior_scatter=scatter))
+        for scatter in (0.1, 100.0)
+    )
+    for name in ("FGS1", "AIRS-CH0"):
+        assert shrunk.groups[name].temperature == pytest.approx(whole.groups[name].temperature, rel=0.03)
+
+
+@given(st.integers(0, 200), st.sampled_from([0.8, 1.0, 1.3]))
+@settings(max_examples=20)
+def test_cross_fitted_sigmas_have_the_stages_of_the_scaling_in_use(seed: int, factor: float) -> None:
+    mean, sigma, truth = drawn(20, factor, seed=seed)
+    scaling = fit_sigma_scaling(mean, sigma, truth)
+    honest = cross_fit_sigma(mean, sigma, truth)
+    for instrument, bins in (("FGS1", slice(0, 1)), ("AIRS-CH0", slice(1, None))):
+        assert np.array_equal(honest[:, bins], sigma[:, bins]) == (scaling.groups[instrument].kept == ())
 
 
 def test_one_failed_planet_does_not_set_the_sigma_of_all() -> None:
