@@ -17,7 +17,7 @@ from flows.calibrate import calibrate
 from flows.fit import Fits, fit_split
 from flows.network import fgs1_curves
 from flows.published import replace_tree, run_directory
-from flows.run_directory import RunDirectory
+from flows.run_directory import RECOVERY, RunDirectory
 from flows.served_model import Predictor
 from flows.simulate import workers
 from flows.spectra_files import read_predictions
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flows.train import Training
 
 RECOVERED = "recovered.parquet"
-RECOVERY, INJECTION = "recovery", "injection"
+INJECTION = "injection"
 """In the run's directory: what was recovered, and the run on the injected planets."""
 
 

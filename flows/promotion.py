@@ -10,9 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.injection import RECOVERY, injection_recovery
 from flows.published import markdown
-from flows.run_directory import OUT_OF_FOLD, PROMOTION
+from flows.run_directory import OUT_OF_FOLD, PROMOTION, RECOVERY
 from flows.spectra_files import read_predictions
 from spectramind.errors import InputError
 from spectramind.metrics.score import paired_bootstrap, reference_of, score_parts
@@ -44,6 +43,8 @@ def decide(work: Workspace, training: Training, champion: Path | None) -> Decisi
         elif held_out["low"] <= 0:
             refused.append("the score on held-out planets is not better than the champion's beyond noise")
     if not refused and rule == "gated":
+        from flows.injection import injection_recovery
+
         try:
             rows = injection_recovery(work, training)
         except InputError as error:

@@ -33,6 +33,9 @@ CHECKPOINT, OUT_OF_FOLD = Path("checkpoints", "best.ckpt"), "out_of_fold.parquet
 """The trained predictor of a run, and its predictions of held-out planets."""
 
 METRICS, RUN_MANIFEST, PROMOTION = "metrics.json", "manifest.json", "promotion.json"
+RECOVERY = "recovery"
+"""What a gated promotion measured on injected planets."""
+
 RESOLVED, SUMMARY, DATA_DIGESTS = "resolved_config.yaml", "run_hash_summary_v50.json", "data_digests.json"
 """What repeats a run: its settings, what they met, and the digest of each file of the data set."""
 

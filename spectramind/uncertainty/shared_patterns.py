@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import orth
-from scipy.signal import savgol_filter
 
 from spectramind.transit.bases import wavelength_basis
 from spectramind.transit.local_likelihood import LogCurves
@@ -44,6 +43,8 @@ def pixel_share(curves: LogCurves, colours: int) -> Floats:
 
 def _templates(curves: LogCurves, colours: int) -> Floats:
     """Changes of the log flux (B, colours + 3): smooth ones, the slope along dispersion, either outermost bin alone."""
+    from scipy.signal import savgol_filter
+
     places = np.arange(curves.wavelength_um.size)
     total = curves.weight.sum(axis=0)
     seen = total > 0
