@@ -27,7 +27,7 @@ class UncertaintyOptions:
     folds: int = option(5, "Folds of the cross-validation over planets.", ge=2, le=100)
     min_planets: int = option(16, "With fewer held-out planets than this, sigma is left as it is.", ge=2, le=100_000)
     prior_scatter: float = option(
-        0.1,
+        0.05,
         "How far, in ln(sigma), a predictor's sigmas may be expected to be wrong: what few planets show is shrunk "
         "towards them as they are. Effects far larger than this and than chance are believed.",
         gt=0.0,

@@ -13,8 +13,7 @@ fit optimises exactly the part of the 2025 score that depends on sigma; with "nl
 only if it lowers the loss ln(sigma) + z^2 / 2 of planets left out of its fit.
 
 Few planets tell a size badly, the more so as the bins of a planet err together. What is found is therefore shrunk
-towards "sigma is right" by its sampling variance over planets (`_belief`): empirical Bayes, whose prior is no narrower
-than `prior_scatter`.
+towards "sigma is right" by its sampling variance over planets, with a t prior of the scale `prior_scatter` (`_belief`).
 
 Arrays are (planets, bins), bin 0 is FGS1. One row per planet: rows are assigned to folds as they are, so visits of one
 planet must be combined before.
@@ -41,6 +40,9 @@ from spectramind.uncertainty.options import UncertaintyOptions
 
 STEPS = ("temperature", "bins", "power", "evidence")
 """In the order in which they are tried."""
+
+PRIOR_FREEDOM = 4.0
+BELIEF_STEPS = 50
 
 Folds = list[NDArray[np.intp]]
 """Indices of the planets of each fold."""
@@ -385,10 +387,13 @@ def _fit_chain(sample: _Sample, stages: tuple[str, ...], options: UncertaintyOpt
 
 
 def _belief(size2: float, variance: float, options: UncertaintyOptions) -> float:
-    """What to believe of an effect whose square is found to be `size2`, 0 to 1. The effect's prior is normal; its
-    variance is what is found beyond chance, `prior_scatter` squared at least."""
-    prior = max(options.prior_scatter**2, size2 - variance)
-    return prior / (prior + variance)
+    """What to believe of an effect whose square is found to be `size2`, 0 to 1: the most probable share under a t prior
+    of the scale `prior_scatter`, which little holds back effects that are larger by far than it and than chance."""
+    belief = 0.0
+    for _ in range(BELIEF_STEPS):
+        precision = (PRIOR_FREEDOM + 1.0) / (PRIOR_FREEDOM * options.prior_scatter**2 + belief**2 * size2)
+        belief = 1.0 / (1.0 + variance * precision)
+    return belief
 
 
 def _fit_temperature(sample: _Sample, chain: _Chain, options: UncertaintyOptions) -> _Chain:
