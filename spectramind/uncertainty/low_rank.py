@@ -60,23 +60,25 @@ def _factors(correlation: Floats, tolerance: float) -> Floats:
     n_bins = len(correlation)
     rank = min(FEWEST_FACTORS, n_bins)
     while True:
-        factors = _principal_axes(correlation, rank)
-        error = np.abs(factors @ factors.T - correlation)
-        np.fill_diagonal(error, 0.0)
-        if error.max() <= tolerance or rank == n_bins:
+        unique = np.full(n_bins, RIDGE)
+        if rank < n_bins:
+            unique = 1.0 / np.diag(np.linalg.inv(correlation + RIDGE * np.eye(n_bins)))
+        for _ in range(STEPS):
+            factors = _principal_axes(correlation, unique, rank)
+            error = np.abs(factors @ factors.T - correlation)
+            np.fill_diagonal(error, 0.0)
+            if error.max() <= tolerance:
+                return factors
+            unique = 1.0 - (factors**2).sum(axis=1)
+        if rank == n_bins:
             return factors
         rank = min(2 * rank, n_bins)
 
 
-def _principal_axes(correlation: Floats, rank: int) -> Floats:
+def _principal_axes(correlation: Floats, unique: Floats, rank: int) -> Floats:
+    """(bins, rank): of the correlations less what is `unique` (bins,), with rows shorter than one."""
     n_bins = len(correlation)
-    unique = 1.0 / np.diag(np.linalg.inv(correlation + RIDGE * np.eye(n_bins)))
-    if rank == n_bins:
-        unique = np.full(n_bins, RIDGE)
-    for _ in range(STEPS):
-        values, axes = eigh(correlation - np.diag(unique), subset_by_index=[n_bins - rank, n_bins - 1])
-        factors = axes * np.sqrt(np.clip(values, 0.0, None))
-        length = np.sqrt((factors**2).sum(axis=1, keepdims=True))
-        factors *= np.minimum(1.0, np.sqrt(1.0 - RIDGE) / np.maximum(length, RIDGE))
-        unique = 1.0 - (factors**2).sum(axis=1)
-    return np.asarray(factors)
+    values, axes = eigh(correlation - np.diag(unique), subset_by_index=[n_bins - rank, n_bins - 1])
+    factors = axes * np.sqrt(np.clip(values, 0.0, None))
+    length = np.sqrt((factors**2).sum(axis=1, keepdims=True))
+    return np.asarray(factors * np.minimum(1.0, np.sqrt(1.0 - RIDGE) / np.maximum(length, RIDGE)))
