@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -17,6 +18,7 @@ NAMESPACE = uuid.UUID("6f1c4f0e-6f0b-5a0e-9d7c-2f8c0f6b1a50")
 """Of the serial numbers."""
 
 
+@cache
 def sbom() -> bytes:
     """Name, version, package URL, licence as declared and requirements of every installed distribution."""
     found: dict[str, metadata.Distribution] = {}

@@ -30,16 +30,16 @@ def test_a_run_killed_twice_then_finished_gives_the_digests_of_an_undisturbed_on
     assert "all equal" in lines[-2]
 
 
-def test_a_calibration_killed_at_six_instants_redoes_one_unit_at_most(simulated: SimulatedDataset) -> None:
+def test_a_calibration_killed_at_five_instants_redoes_one_unit_at_most(simulated: SimulatedDataset) -> None:
     fast = ("--warm", "dask.scheduler=synchronous", "data.max_planets=1")
-    lines = measure("kill_anywhere.py", str(simulated.root), "--command", "calibrate", "--kills", "6", *fast)
-    assert len([line for line in lines if line.endswith(" nothing")]) == 6
-    assert lines[-1].startswith("6 kills")
+    lines = measure("kill_anywhere.py", str(simulated.root), "--command", "calibrate", "--kills", "5", *fast)
+    assert len([line for line in lines if line.endswith(" nothing")]) == 5
+    assert lines[-1].startswith("5 kills")
     assert int(lines[-1].split()[-2]) <= 1
 
 
-def test_two_and_eight_processes_on_one_store_make_each_unit_once(simulated: SimulatedDataset) -> None:
+def test_five_processes_on_one_store_make_each_unit_once(simulated: SimulatedDataset) -> None:
     fast = ("dask.scheduler=synchronous", "data.max_planets=1")
-    lines = measure("one_store.py", str(simulated.root), *fast, "--processes", "2", "8")
-    assert [line.split()[0] for line in lines] == ["1", "2", "8"]
+    lines = measure("one_store.py", str(simulated.root), *fast, "--processes", "5")
+    assert [line.split()[0] for line in lines] == ["1", "5"]
     assert all("6 units made, all equal" in line for line in lines)
