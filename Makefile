@@ -35,9 +35,8 @@ demo: .venv/.ok $(DEMO)/data  ## simulates a small data set, runs the whole pipe
 $(DEMO)/data: | .venv/.ok
 	$(BIN)/spectramind simulate $@ simulation=demo
 
-# Three processes for two cores: many tests wait, for servers and for processes that are killed.
 test: .venv/.ok  ## runs the tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --junitxml $(JUNIT)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --junitxml $(JUNIT)
 
 ui: .venv/.ok  ## opens the Prefect and MLflow UIs on localhost, with a worker, for the runs made so far (STORE=directory)
 	$(BIN)/spectramind ui outputs.store=$(STORE)
