@@ -36,7 +36,7 @@ FAST = (
     *("tracking.enable=false", "dask.scheduler=synchronous", "data.max_planets=8", "uncertainty.min_planets=4"),
     *("model.learning_iterations=2", "model.kernel_widths=[1.0]"),
 )
-AXES = ("uncertainty.objective=score,nll", "uncertainty.stage=none,global,power")
+AXES = ("uncertainty.objective=score,nll", "uncertainty.stage=none,power")
 PATIENCE_S = 400
 
 
@@ -96,16 +96,16 @@ def test_a_sweep_killed_in_the_middle_goes_on_without_repeating_anything(command
     process.send_signal(signal.SIGKILL)
     process.communicate()
     finished = {path.parent.name: starts(path.parent) for path in sweep.glob("runs/*/manifest.json")}
-    assert 2 <= len(finished) < 6
+    assert 2 <= len(finished) < 4
     assert not (sweep / "leaderboard.csv").exists()
     shared = made(command.folder / "store")
 
     code, _, err = command.run("grid", *arguments)
     assert code == 0, err
     runs = {path.parent.name: starts(path.parent) for path in sweep.glob("runs/*/manifest.json")}
-    assert sorted(runs) == ["000", "001", "002", "003", "004", "005"]
+    assert sorted(runs) == ["000", "001", "002", "003"]
     assert {name: runs[name] for name in finished} == finished
-    assert sum(len(pids) == 1 for pids in runs.values()) >= 5  # at most the one that was under way began twice
+    assert sum(len(pids) == 1 for pids in runs.values()) >= 3  # at most the one that was under way began twice
     assert made(command.folder / "store") == shared
     assert [len(starts(path)) for path in (sweep / "shared").iterdir()] == [1]
 
@@ -155,7 +155,7 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(command: Command, tmp_path:
     code, out, err = Command(command.root, tmp_path).run("dry", "--dry-run", "-m", *AXES, "ablation.seeds=[1,2]")
     assert code == 0, err
     listed = re.findall(r"^run (\S+) +(.*)$", out, re.MULTILINE)
-    assert len(listed) == 12
+    assert len(listed) == 8
     assert listed[1] == ("000-seed2", "uncertainty.objective=score uncertainty.stage=none runtime.seed=2")
     assert not list(tmp_path.iterdir())
 
