@@ -13,9 +13,7 @@ SAFE = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 
 # Work is spread over processes; threads inside each would compete for the same cores and make sums depend on timing.
 # Dask sets these names in this process, too, while it starts workers, and Numba fails if its own ever changes.
-ONE_THREAD = {
-    name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-}
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
 
 
 def prepare() -> None:
