@@ -14,6 +14,7 @@ from spectramind.types import Floats
 
 COLOURS = ("#1c5d99", "#b5541c", "#1b7f4d", "#7a4fa3", "#9a6400", "#5d6b7a")
 DIGITS = 5
+OPACITY = 0.8
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Series:
     planets: Sequence[int] = ()
     colour: str = ""
     dashed: bool = False
+
+    def opacities(self) -> Floats:
+        """(n,): of each point, given or not."""
+        given = OPACITY if self.opacity is None else self.opacity
+        return np.array(np.broadcast_to(np.asarray(given, float), np.shape(self.x)))
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,8 @@ def _draw(axes: Any, series: Series, colour: str) -> None:
     elif series.kind == "bars":
         axes.bar(x, y, width=(x[1] - x[0]) if x.size > 1 else 0.8, color=colour, alpha=0.6, label=series.name)
     else:
-        opacity = np.full(x.size, 0.8) if series.opacity is None else np.asarray(series.opacity, float)
         points = (x, y) if series.z is None else (x, y, np.asarray(series.z, float))
-        shade = [(*rgb(colour), alpha) for alpha in opacity]
+        shade = [(*rgb(colour), alpha) for alpha in series.opacities()]
         axes.scatter(*points, s=14, c=shade, label=series.name)
 
 

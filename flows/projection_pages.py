@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from markupsafe import Markup
 
 from flows.charts import COLOURS, Chart, Series, rgb
@@ -56,7 +55,6 @@ def _figure(chart: Chart, planet_ids: Sequence[str]) -> Figure:
 
 
 def _points(series: Series, colour: str, planet_ids: Sequence[str]) -> dict[str, object]:
-    opacity = np.full(len(series.planets), 0.8) if series.opacity is None else np.asarray(series.opacity, float)
     red, green, blue = (round(255 * part) for part in rgb(colour))
     spatial = series.z is not None
     return {
@@ -69,5 +67,8 @@ def _points(series: Series, colour: str, planet_ids: Sequence[str]) -> dict[str,
         "text": [f"planet {planet_ids[row]}" for row in series.planets],
         "hoverinfo": "text+name",
         # Three-dimensional markers have one opacity; colours have their own.
-        "marker": {"size": RADII[spatial], "color": [f"rgba({red},{green},{blue},{alpha:.3f})" for alpha in opacity]},
+        "marker": {
+            "size": RADII[spatial],
+            "color": [f"rgba({red},{green},{blue},{alpha:.3f})" for alpha in series.opacities()],
+        },
     }

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from flows.orchestration import TELEMETRY_OFF, make_home, prefect_environment
 from flows.store_layout import StoreLayout
+from flows.temporary_server import HOST
 from settings.resolve import ENVIRONMENT_PREFIX
 from spectramind.errors import SpectraMindError
 
 if TYPE_CHECKING:
     from settings.tree import Settings
 
-HOST = "127.0.0.1"
 PREFECT_PORT, MLFLOW_PORT, WORKER_PORT = 4200, 5000, 8080
 POOL = "cpu"
 START_LIMIT_S, STOP_LIMIT_S = 120.0, 15.0

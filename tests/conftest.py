@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+from flows.environment import ONE_THREAD
+
+for variable, number in ONE_THREAD.items():
+    os.environ.setdefault(variable, number)
 
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
